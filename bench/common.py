@@ -1,0 +1,57 @@
+"""What every bench shares: a catalog of made-up tools, and a fair comparison of two functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+VERBS = ("create", "list", "update", "delete", "search", "export", "archive", "assign", "merge")
+OBJECTS = ("issue", "invoice", "branch", "channel", "dashboard", "file", "ticket", "user", "page")
+SYSTEMS = ("GitHub", "Slack", "Jira", "Postgres", "S3", "Salesforce", "Confluence", "Stripe")
+
+
+def made_up_tools(count: int) -> list[dict[str, object]]:
+    """Tools as JSONL rows, each with a schema of about 300 tokens; all different."""
+    tools = []
+    for i in range(count):
+        verb, thing = VERBS[i % 9], OBJECTS[i // 9 % 9]
+        system = SYSTEMS[i // 81 % 8]
+        properties = {
+            f"{thing}_{part}": {"type": "string", "description": f"The {part} of the {thing}."}
+            for part in ("id", "name", "owner", "state", "label", "created", "project", "comment")
+        }
+        tools.append(
+            {
+                "id": f"{system.lower()}__{verb}_{thing}_{i}",
+                "name": f"{verb}_{thing}_{i}",
+                "description": f"{verb.title()} one {thing} in {system}, variant {i}. "
+                f"Returns the {thing} as JSON. Needs access to the project.",
+                "server": system.lower(),
+                "inputSchema": {
+                    "type": "object",
+                    "properties": properties,
+                    "required": [f"{thing}_id"],
+                },
+            }
+        )
+    return tools
+
+
+def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
+    """Write rows as JSONL."""
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> float:
+    """Median time of ``ours`` over that of ``theirs``, the two run in turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for function, spent in zip((ours, theirs), times, strict=True):
+            started = perf_counter()
+            function()
+            spent.append(perf_counter() - started)
+    return median(times[0]) / median(times[1])

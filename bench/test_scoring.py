@@ -1,0 +1,100 @@
+"""Gated top-k against the bare matrix product of the same run; correctness first."""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from ta_fast.scorer import NumpyScorer
+from ta_fast_kernels import ToolMatrix, TopK, gated_topk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+DIM = 384
+K = 10
+MOST = 1.5
+"""What 64 turns against 10,000 tools may cost, in bare matrix products."""
+
+# Gate classes, and the share of them that a turn may use.
+GATES = {"64-classes-half": (64, 0.5), "no-gate": (1, 1.0), "class-per-tool-half": (10_000, 0.5)}
+
+
+class Problem:
+    """B turns against N tools: operands, the scorer, and the bare product."""
+
+    def __init__(self, turns: int, count: int, n_classes: int, share: float) -> None:
+        rng = np.random.default_rng(0)
+        self.queries = unit_vectors(rng, turns)
+        self.tools = unit_vectors(rng, count)
+        bits = rng.random((turns, -(-n_classes // 32) * 32)) < share
+        self.allowed = np.packbits(bits, axis=1, bitorder="little").view("<u4")
+        self.threshold = np.full(turns, -1, dtype=np.float32)
+        classes = rng.permutation(np.arange(count, dtype=np.int32) % n_classes)
+        self.scorer = NumpyScorer(ToolMatrix.from_rows(self.tools, classes, n_classes))
+
+    def topk(self) -> TopK:
+        return self.scorer.topk(self.queries, self.allowed, K, self.threshold)
+
+    def product(self) -> NDArray[np.float32]:
+        return self.queries @ self.tools.T
+
+    def check(self) -> None:
+        """Assert that the scorer returns what the reference returns."""
+        operands = (self.queries, self.scorer.matrix, self.allowed, K, self.threshold)
+        expected, found = gated_topk(*operands, backend="reference"), self.topk()
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def unit_vectors(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    vectors = rng.standard_normal((count, DIM), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def ratio(measured: Callable[[], object], base: Callable[[], object], rounds: int = 101) -> float:
+    """Median, over rounds, of the time of ``measured`` in times of ``base`` just after it."""
+    ratios = []
+    for _ in range(rounds):
+        start = perf_counter()
+        measured()
+        between = perf_counter()
+        base()
+        ratios.append((between - start) / (perf_counter() - between))
+    return median(ratios)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_batch(benchmark: BenchmarkFixture, gate: str) -> None:
+    """64 turns against 10,000 tools cost at most 1.5 bare matrix products."""
+    problem = Problem(64, 10_000, *GATES[gate])
+    problem.check()
+    benchmark(problem.topk)
+    if benchmark.enabled:
+        found = ratio(problem.topk, problem.product)
+        benchmark.extra_info["ratio to matrix product"] = round(found, 3)
+        assert found <= MOST
+
+
+def test_batch_product(benchmark: BenchmarkFixture) -> None:
+    """The bare product of 64 turns and 10,000 tools, which the batch is compared with."""
+    assert benchmark(Problem(64, 10_000, 1, 1.0).product).shape == (64, 10_000)
+
+
+@pytest.mark.parametrize("count", [120, 1000, 10_000])
+def test_one_turn(benchmark: BenchmarkFixture, count: int) -> None:
+    """One turn, as an agent asks it, in 64 gate classes of which half are allowed."""
+    problem = Problem(1, count, 64, 0.5)
+    problem.check()
+    benchmark(problem.topk)
+    if benchmark.enabled:
+        found = ratio(problem.topk, problem.product)
+        benchmark.extra_info["ratio to matrix product"] = round(found, 3)

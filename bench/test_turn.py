@@ -1,0 +1,63 @@
+"""One turn, text to promotion, against the encoder's own forward."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.common import made_up_tools, ratio
+from ta_fast import Catalog, ToolAttention, Turn, make_encoder
+from ta_fast.catalog.sources import parse_tools
+from ta_fast.encoder.onnx_encoder import OnnxEncoder
+from ta_fast.errors import BackendUnavailable
+from ta_fast.types import Source
+
+LIMIT = 1.15
+INTENTS = [
+    "close the stale issues in my repository and tell the channel",
+    "export last month's invoices to a spreadsheet",
+    "who is assigned to the ticket about the broken login page",
+    "merge the branch once its tests have passed",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> OnnxEncoder:
+    """The default encoder."""
+    try:
+        encoder = make_encoder()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    assert isinstance(encoder, OnnxEncoder)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def attention(encoder: OnnxEncoder) -> ToolAttention:
+    """A thousand tools behind a gate of eight classes."""
+    tools = parse_tools(made_up_tools(1000), source="made up")
+    catalog = Catalog()
+    catalog.replace([Source("made up", tools)])
+    return ToolAttention(catalog, encoder)
+
+
+def test_turn_costs_little_more_than_its_forward(
+    benchmark: BenchmarkFixture, encoder: OnnxEncoder, attention: ToolAttention
+) -> None:
+    """Text to promotion on 1,000 tools costs at most 1.15 x the encoder's own forward."""
+    turns = cycle([Turn(intent, threshold=0.0) for intent in INTENTS])
+    tokens = cycle([encoder.tokenize([intent]) for intent in INTENTS])
+    for _ in INTENTS:
+        promotion = attention.before_model(next(turns))
+        assert len(promotion.tools) == 10
+        assert promotion.schema_tokens > 0
+    promotion = benchmark(lambda: attention.before_model(next(turns)))
+    assert promotion.tools
+    if benchmark.enabled:
+        cost = ratio(
+            lambda: attention.before_model(next(turns)), lambda: encoder.forward(next(tokens)), 400
+        )
+        benchmark.extra_info["ratio to forward"] = cost
+        assert cost <= LIMIT

@@ -1,0 +1,199 @@
+"""Gated top-k on a CPU: one BLAS product, then an exact rescoring of the few best.
+
+The product in float32 is only a sieve. Its error is bounded, so a cut below the k-th
+best approximate score keeps every tool that can be among the k best; those few are
+scored again in float64. The proof is in kernels/README.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ta_fast_kernels.matrix import norm_bounds
+from ta_fast_kernels.reference import TopK, inner_products, unfilled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ta_fast_kernels.matrix import ToolMatrix
+
+BATCH = 128
+"""Turns multiplied at once."""
+BLOCK = 1 << 20
+"""Approximate scores held at once (4 MB)."""
+PAIRS = 1024
+"""Pairs rescored at once: bounds the memory when many tools score the same."""
+GAP = 512
+"""Denied rows between two allowed ones that are worth a second product."""
+GROUP = 32
+"""Most rows that share one maximum."""
+DENIED = np.float32(-3e38)
+"""Added to the approximate score of a denied tool; all others stay within 1e36."""
+LEAST = np.float32(-1e38)
+"""Below every approximate score, above every denied one."""
+
+
+def gated_topk(
+    queries: NDArray[np.float32],
+    matrix: ToolMatrix,
+    allowed: NDArray[np.uint32],
+    k: int,
+    threshold: NDArray[np.float32],
+) -> TopK:
+    """``reference.gated_topk`` on a ``ToolMatrix``; the arguments are taken as valid."""
+    best = unfilled(len(queries), k)
+    k = min(k, len(matrix))
+    for first in range(0, len(queries) if k else 0, BATCH):
+        turns = slice(first, first + BATCH)
+        part = TopK(best.scores[turns, :k], best.rows[turns, :k])
+        _search(queries[turns], matrix, allowed[turns], threshold[turns], part)
+    return best
+
+
+def _search(
+    queries: NDArray[np.float32],
+    matrix: ToolMatrix,
+    allowed: NDArray[np.uint32],
+    threshold: NDArray[np.float32],
+    best: TopK,
+) -> None:
+    """Fill ``best [B, k]``, block by block of stored rows."""
+    error = _error_bounds(queries, matrix)
+    denied = _bits(~allowed, matrix.n_classes)
+    used = (denied.min(axis=0) == 0).nonzero()[0]
+    for block in _blocks(used, matrix.starts, BLOCK // len(queries)):
+        approx = _approximate(queries, matrix, denied, block, best.rows.shape[1])
+        least = np.maximum(threshold, best.scores[:, -1])
+        turns, stored = _sieve(approx, least, error, best.rows.shape[1])
+        stored += block.start
+        scores = _rescore(queries, matrix, error, turns, stored)
+        keep = scores >= threshold[turns]
+        _merge(best, turns[keep], scores[keep], matrix.rows[stored[keep]])
+
+
+def _error_bounds(queries: NDArray[np.float32], matrix: ToolMatrix) -> NDArray[np.float64]:
+    """``[B]``: how far an approximate score can be from the score.
+
+    Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: summed in any
+    order, with or without fused multiply-adds, the error of an inner product is at most
+    ``gamma(D) |q| |t|``, where ``gamma(n) = n u / (1 - n u)`` and u = 2**-24. Eight more
+    roundings cover the score's own, the cut's and this bound's; the last term, underflow.
+    """
+    roundings = (matrix.dim + 8) * 2.0**-24
+    gamma = matrix.max_norm * roundings / (1 - roundings)
+    return norm_bounds(queries) * gamma + matrix.dim * 2.0**-126
+
+
+def _bits(words: NDArray[np.uint32], count: int) -> NDArray[np.uint8]:
+    """The first ``count`` bits of words ``[B, W]``, as zeros and ones ``[B, count]``."""
+    octets = np.ascontiguousarray(words, dtype="<u4").view(np.uint8)
+    return np.unpackbits(octets, axis=1, count=count, bitorder="little")
+
+
+def _blocks(used: NDArray[np.intp], starts: NDArray[np.int64], size: int) -> Iterator[range]:
+    """Ranges of at most ``size`` stored rows that hold every class in ``used``."""
+    if len(used) == 0:
+        return
+    firsts, lasts = starts[used], starts[used + 1]
+    gaps = (firsts[1:] - lasts[:-1] >= GAP).nonzero()[0]
+    for i, j in zip([0, *(gaps + 1)], [*gaps, len(used) - 1], strict=True):
+        last = int(lasts[j])
+        for first in range(int(firsts[i]), last, size):
+            yield range(first, min(first + size, last))
+
+
+def _approximate(
+    queries: NDArray[np.float32],
+    matrix: ToolMatrix,
+    denied: NDArray[np.uint8],
+    block: range,
+    k: int,
+) -> NDArray[np.float32]:
+    """Approximate scores ``[B, R, S]`` of a block; denied and padded ones below ``LEAST``.
+
+    Group s of S holds the block's rows s, s + S, s + 2S, ...: so the maximum of each
+    group is taken over long contiguous runs.
+    """
+    n = len(block)
+    per_group = min(GROUP, max(1, n // max(256, 4 * k)))
+    groups = -(-n // per_group)
+    approx = np.empty((len(queries), per_group * groups), dtype=np.float32)
+    approx[:, n:] = DENIED
+    np.matmul(queries, matrix.vectors[block.start : block.stop].T, out=approx[:, :n])
+    begin = int(matrix.starts.searchsorted(block.start, side="right")) - 1
+    end = int(matrix.starts.searchsorted(block.stop, side="left"))
+    gate = denied[:, begin:end]
+    if gate.any():
+        bounds = matrix.starts[begin : end + 1].copy()
+        bounds[0], bounds[-1] = block.start, block.stop
+        sizes = bounds[1:] - bounds[:-1]
+        penalty = gate.astype(np.float32) * DENIED
+        if (sizes != 1).any():
+            penalty = np.repeat(penalty, sizes, axis=1)
+        approx[:, :n] += penalty
+    return approx.reshape(len(queries), per_group, groups)
+
+
+def _sieve(
+    approx: NDArray[np.float32],
+    least: NDArray[np.float32],
+    error: NDArray[np.float64],
+    k: int,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Every (turn, row of the block) that can be among the k best, ordered by turn."""
+    groups = approx.shape[2]
+    maxima = approx.max(axis=1)
+    cut = least - error
+    if k <= groups:
+        kth = np.partition(maxima, groups - k, axis=1)[:, groups - k]
+        cut = np.maximum(cut, kth - 2 * error)
+    cut = np.maximum(cut.astype(np.float32), LEAST)
+    turns, group = (maxima >= cut[:, None]).nonzero()
+    pair, place = (approx[turns, :, group] >= cut[turns, None]).nonzero()
+    return turns[pair], place * groups + group[pair]
+
+
+def _rescore(
+    queries: NDArray[np.float32],
+    matrix: ToolMatrix,
+    error: NDArray[np.float64],
+    turns: NDArray[np.intp],
+    stored: NDArray[np.intp],
+) -> NDArray[np.float32]:
+    """Score pairs of a turn and a stored row: ``[M]``.
+
+    A sum in float64, in whatever order, is within ``error * 2**-29`` of the exact one,
+    and so is the sum in the specified order. Where both ends of twice that round to one
+    float32, that is the score; for the few others the definition is asked.
+    """
+    margin = error * 2.0**-28
+    scores = np.empty(len(turns), dtype=np.float32)
+    for i in range(0, len(turns), PAIRS):
+        turn = turns[i : i + PAIRS]
+        left, right = queries.take(turn, axis=0), matrix.vectors.take(stored[i : i + PAIRS], axis=0)
+        sums = np.einsum("ij,ij->i", left, right, dtype=np.float64)
+        low, high = sums - margin[turn], sums + margin[turn]
+        part = low.astype(np.float32) + np.float32(0)  # no negative zero
+        unsure = (part != high.astype(np.float32)).nonzero()[0]
+        if len(unsure):
+            part[unsure] = inner_products(left[unsure], right[unsure])
+        scores[i : i + PAIRS] = part
+    return scores
+
+
+def _merge(
+    best: TopK, turns: NDArray[np.intp], scores: NDArray[np.float32], rows: NDArray[np.int32]
+) -> None:
+    """Merge scored tools, ordered by turn, into ``best [B, k]``."""
+    count, k = best.rows.shape
+    each = np.arange(count)
+    place = np.arange(k, k + len(turns)) - turns.searchsorted(each)[turns]
+    both = unfilled(count, int(place.max(initial=k - 1)) + 1)
+    both.scores[:, :k], both.rows[:, :k] = best.scores, best.rows
+    both.scores[turns, place], both.rows[turns, place] = scores, rows
+    order = each[:, None], np.lexsort((both.rows, -both.scores), axis=1)[:, :k]
+    best.scores[:], best.rows[:] = both.scores[order], both.rows[order]

@@ -1,0 +1,278 @@
+"""ToolAttention: the straight line of one turn, before and after the model."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from ta_fast.catalog import Catalog, ToolIndex
+from ta_fast.catalog.facts import provided_facts
+from ta_fast.check import check_calls
+from ta_fast.encoder import Encoder
+from ta_fast.errors import InvalidConfig, InvalidTurn, UnknownTool, did_you_mean
+from ta_fast.events import EventHook, check_event, emit, route_event
+from ta_fast.gate import Explanation
+from ta_fast.prompt import Delivery, Form, Prompt, render
+from ta_fast.schemas import SchemaLoader
+from ta_fast.snapshot import Snapshot
+from ta_fast.types import U32, PromotedTool, Promotion, ToolCall, Turn, Verdict
+from ta_fast.wire import wire_name
+
+
+@dataclass(frozen=True, slots=True)
+class ToolExplanation:
+    """Why a turn may or may not call a tool; for an operator, never for a model.
+
+    ``score`` is the cosine; ``rank`` counts from 1 among the tools that the state allows,
+    None if it does not allow this one.
+    """
+
+    tool_id: str
+    promoted: bool
+    pinned: bool
+    gate: Explanation
+    score: float
+    threshold: float
+    rank: int | None
+
+
+class ToolAttention:
+    """Decides for every turn which tools it may see and call; thread-safe.
+
+    Several turns, of one session or of many, may be in flight at once: a promotion is an
+    immutable value, and checking calls looks only at it, at the facts that hold then and
+    at the catalog as it is then.
+
+    Args:
+        catalog: The tools; summaries without a vector by ``encoder`` are embedded now.
+        encoder: Text to unit vectors.
+        scorer: Name of the scorer.
+        loader: Full schemas; by default from the catalog.
+        always_include: Ids of tools promoted on every turn whose state allows them, on
+            top of the k best.
+        on_event: Called with every decision's record.
+        log_intent: Put the intent's text into the records.
+
+    Raises:
+        InvalidConfig: an unknown scorer, or a pinned tool that the catalog lacks.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        encoder: Encoder,
+        *,
+        scorer: str = "auto",
+        loader: SchemaLoader | None = None,
+        always_include: Iterable[str] = (),
+        on_event: EventHook | None = None,
+        log_intent: bool = False,
+    ) -> None:
+        self._catalog = catalog
+        self._encoder = encoder
+        self._scorer = scorer
+        self._loader = loader or SchemaLoader(catalog)
+        self._pinned = tuple(dict.fromkeys(always_include))
+        self._on_event = on_event
+        self._log_intent = log_intent
+        self._snapshot = Snapshot(self._catalog, self._encoder, self._scorer)
+        _check_pinned(self._pinned, self.index)
+
+    @property
+    def index(self) -> ToolIndex:
+        """The catalog snapshot that turns are routed against."""
+        return self._snapshot.index
+
+    def refresh(self) -> bool:
+        """Follow the catalog to its present epoch; turns in flight finish on theirs.
+
+        Returns:
+            Whether the epoch changed.
+        """
+        if self._catalog.epoch == self.index.epoch:
+            return False
+        self._snapshot = Snapshot(self._catalog, self._encoder, self._scorer)
+        return True
+
+    def before_model(self, turn: Turn) -> Promotion:
+        """Promote the tools that this turn may call.
+
+        Raises:
+            InvalidTurn: empty intent, top_k <= 0, threshold outside [-1, 1], ...
+        """
+        return self.before_models([turn])[0]
+
+    def before_models(self, turns: Sequence[Turn]) -> list[Promotion]:
+        """Promote for many turns at once: one encoder call, one scorer call."""
+        for turn in turns:
+            check_turn(turn)
+        if not turns:
+            return []
+        snapshot = self._snapshot
+        facts = [turn.current_facts() for turn in turns]
+        started = perf_counter()
+        queries = self._encoder.encode([_text(turn) for turn in turns])
+        encoded = perf_counter()
+        allowed = np.stack([snapshot.index.gate.allowed(f) for f in facts])
+        k = min(max(turn.top_k for turn in turns), max(1, len(snapshot.index)))
+        thresholds = np.array([turn.threshold for turn in turns], dtype=np.float32)
+        top = snapshot.scorer.topk(queries, allowed, k, thresholds)
+        scored = perf_counter()
+        seconds = {"encode": encoded - started, "score": scored - encoded}
+        promotions = []
+        for b, turn in enumerate(turns):
+            found = zip(top.rows[b, : turn.top_k], top.scores[b, : turn.top_k], strict=True)
+            best = {snapshot.index.ids[row]: float(score) for row, score in found if row >= 0}
+            promotion = self._promote(snapshot, turn, best, allowed[b], seconds)
+            intent = turn.intent if self._log_intent else None
+            emit(route_event(promotion, queries[b], intent), self._on_event)
+            promotions.append(promotion)
+        return promotions
+
+    def _promote(
+        self,
+        snapshot: Snapshot,
+        turn: Turn,
+        best: dict[str, float],
+        allowed: U32,
+        seconds: dict[str, float],
+    ) -> Promotion:
+        started = perf_counter()
+        index = snapshot.index
+        pinned = [
+            tool_id
+            for tool_id in self._pinned
+            if tool_id in index.rows and index.permits(allowed, index.rows[tool_id])
+        ]
+        ids = [*best, *(i for i in pinned if i not in best)]
+        schemas = self._loader.load(ids, index.epoch)
+        tools = tuple(
+            PromotedTool(
+                schema.id, wire_name(schema.id), best.get(schema.id), schema.id in pinned, schema
+            )
+            for schema in schemas
+            if schema is not None
+        )
+        count, pool_tokens = snapshot.pool_size(allowed.tobytes())
+        return Promotion(
+            handle=secrets.token_urlsafe(9),
+            turn=turn,
+            epoch=index.epoch,
+            tools=tools,
+            allowed=count,
+            gated=len(index) - count,
+            pool_tokens=pool_tokens,
+            schema_tokens=sum(tool.schema.tokens for tool in tools),
+            seconds={**seconds, "load": perf_counter() - started},
+        )
+
+    def after_model(self, promotion: Promotion, calls: Sequence[ToolCall]) -> Verdict:
+        """Accept or reject the model's calls, each on its own.
+
+        A call is accepted when its tool was promoted for this turn, still exists, is
+        still allowed by the facts that hold *now*, and the arguments fit the schema that
+        the model was shown. A tool that was removed meanwhile, or that the state forbids
+        now, is answered like one that never existed.
+        """
+        verdict = check_calls(promotion, calls, self.index)
+        emit(check_event(promotion, verdict, self.index.epoch), self._on_event)
+        return verdict
+
+    def after_tool(self, promotion: Promotion, tool_id: str) -> frozenset[str]:
+        """A tool has succeeded: set the facts that it provides in the turn's session.
+
+        Returns:
+            The facts; a turn without a session puts them into its next ``Turn`` itself.
+
+        Raises:
+            UnknownTool: the catalog has no such tool any more.
+        """
+        facts = provided_facts(self._catalog.tool(tool_id))
+        if promotion.turn.session is not None:
+            promotion.turn.session.grant(*facts)
+        return facts
+
+    def pool(self, turn: Turn) -> str:
+        """Phase 1: a header and one line a tool that the turn's state allows, catalog order.
+
+        The same bytes for the same state within an epoch.
+        """
+        snapshot = self._snapshot
+        return snapshot.pool_text(snapshot.index.gate.allowed(turn.current_facts()).tobytes())
+
+    def prompt(
+        self, promotion: Promotion, form: Form = "openai", delivery: Delivery = "filter"
+    ) -> Prompt:
+        """Render a promotion, its summary pool included, for a provider; see ``prompt.render``."""
+        deferred = []
+        if delivery == "reference" and form == "anthropic":
+            index = self.index
+            allowed = index.gate.allowed(promotion.turn.current_facts())
+            ids = [index.ids[row] for row in np.flatnonzero(index.allowed_rows(allowed))]
+            deferred = [s for s in self._loader.load(ids, index.epoch) if s is not None]
+        return render(promotion, self.pool(promotion.turn), form, delivery, deferred)
+
+    def explain(self, turn: Turn, tool_id: str) -> ToolExplanation:
+        """Why the turn may or may not call a tool: for operators, it names forbidden tools.
+
+        Raises:
+            UnknownTool: the catalog has no such tool.
+            InvalidTurn: see ``before_model``.
+        """
+        check_turn(turn)
+        snapshot, facts = self._snapshot, turn.current_facts()
+        index = snapshot.index
+        if (row := index.rows.get(tool_id)) is None:
+            raise UnknownTool(
+                f"the catalog has no tool {tool_id!r}{did_you_mean(tool_id, index.ids)}"
+            )
+        query = self._encoder.encode([_text(turn)])
+        gate = index.gate.explain(int(index.classes[row]), facts)
+        everything = np.array([-np.inf], dtype=np.float32)
+        top = snapshot.scorer.topk(query, index.gate.allowed(facts)[None], len(index), everything)
+        rank = int(np.flatnonzero(top.rows[0] == row)[0]) + 1 if gate.allowed else None
+        vector = index.matrix.vectors[np.flatnonzero(index.matrix.rows == row)[0]]
+        score = float(query[0].astype(np.float64) @ vector)
+        pinned = tool_id in self._pinned
+        fits = rank is not None and rank <= turn.top_k and score >= turn.threshold
+        return ToolExplanation(
+            tool_id, fits or (pinned and gate.allowed), pinned, gate, score, turn.threshold, rank
+        )
+
+
+def check_turn(turn: Turn) -> None:
+    """Refuse a turn that cannot be routed.
+
+    Raises:
+        InvalidTurn: names the value found and what was expected.
+    """
+    if not isinstance(turn.intent, str) or not turn.intent.strip():
+        raise InvalidTurn(f"intent is {turn.intent!r}; expected text that is not empty")
+    try:
+        _text(turn).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidTurn(f"intent or context is not valid Unicode: {error.reason}") from error
+    if isinstance(turn.top_k, bool) or not isinstance(turn.top_k, int) or turn.top_k <= 0:
+        raise InvalidTurn(f"top_k is {turn.top_k!r}; expected a whole number from 1")
+    if not isinstance(turn.threshold, (int, float)) or not -1 <= turn.threshold <= 1:
+        raise InvalidTurn(f"threshold is {turn.threshold!r}; expected a number in [-1, 1]")
+    if not isinstance(turn.facts, (frozenset, set)):
+        raise InvalidTurn(f"facts is a {type(turn.facts).__name__}; expected a set of names")
+
+
+def _text(turn: Turn) -> str:
+    # The intent comes first: what an encoder truncates is the old context.
+    return f"{turn.intent}\n{turn.context}" if turn.context else turn.intent
+
+
+def _check_pinned(pinned: Sequence[str], index: ToolIndex) -> None:
+    for tool_id in pinned:
+        if tool_id not in index.rows:
+            raise InvalidConfig(
+                f"always_include names {tool_id!r}, which the catalog lacks"
+                f"{did_you_mean(tool_id, index.ids)}"
+            )

@@ -1,0 +1,204 @@
+"""The command line. Flags and the environment are read here and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ta_fast import commands
+from ta_fast.config import Config, read_config
+from ta_fast.errors import TaFastError
+from ta_fast.types import Turn
+
+CONFIG_FILE = Path("ta-fast.json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, or 2 after an error that is told."""
+    args = _parser().parse_args(argv)
+    try:
+        result = _run(args)
+    except TaFastError as error:
+        if args.json:
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        else:
+            print(f"ta-fast: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ta-fast: interrupted; what was done is kept", file=sys.stderr)
+        return 130
+    if args.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        _SHOW[args.verb](result)
+    return 1 if args.verb == "ingest" and result["failed"] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object")
+    common.add_argument("--config", type=Path, help=f"configuration file (default: {CONFIG_FILE})")
+    common.add_argument("--catalog", help="the catalog's SQLite file")
+    common.add_argument("--encoder", help="minilm, a folder, a Hugging Face name, or st:NAME")
+    common.add_argument("--overrides", help="summaries, preconditions and facts, as JSON")
+    parser = argparse.ArgumentParser(prog="ta-fast", description="Gated attention over tools.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    verb = verbs.add_parser("ingest", parents=[common], help="read tools into the catalog")
+    verb.add_argument("files", nargs="*", type=Path, help="JSONL, tools/list, OpenAI or Anthropic")
+    verb.add_argument("--mcp", action="append", type=Path, default=[], help="an mcp.json")
+    verb.add_argument("--remove", action="append", default=[], help="forget a source, by name")
+    verb.add_argument("--timeout", type=float, default=30.0, help="seconds for each MCP server")
+
+    verb = verbs.add_parser("route", parents=[common], help="promote tools for one intent")
+    verb.add_argument("intent")
+    verb.add_argument("--facts", default="", help="comma-separated facts that hold")
+    verb.add_argument("--top-k", type=int)
+    verb.add_argument("--threshold", type=float)
+    verb.add_argument("--explain", action="append", default=[], metavar="TOOL")
+    verb.add_argument("--form", default="", help="print the prompt: openai, anthropic, mcp, ...")
+    verb.add_argument("--delivery", default="filter", help="filter, frozen or reference")
+
+    verb = verbs.add_parser("tax", parents=[common], help="tokens a turn, before and after")
+    verb.add_argument("--intents", type=Path, help="one intent a line")
+
+    for name, text in (("eval", "retrieval metrics"), ("calibrate", "the threshold of best F1")):
+        verb = verbs.add_parser(name, parents=[common], help=text)
+        verb.add_argument("--tools", type=Path, required=True, help="a tools file")
+        verb.add_argument("--queries", type=Path, required=True, help="labelled JSONL")
+        if name == "calibrate":
+            verb.add_argument("--top-k", type=int)
+            verb.add_argument("--dry-run", action="store_true", help="do not write the config")
+
+    verbs.add_parser("doctor", parents=[common], help="name tools that will retrieve badly")
+    return parser
+
+
+def _config(args: argparse.Namespace) -> Config:
+    path = args.config or CONFIG_FILE
+    config = read_config(path) if args.config or path.exists() else Config()
+    names = ("catalog", "encoder", "overrides", "top_k", "threshold")
+    given = {name: getattr(args, name, None) for name in names}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
+
+
+def _run(args: argparse.Namespace) -> commands.Result:
+    config = _config(args)
+    if args.verb == "ingest":
+        return commands.ingest(config, args.files, args.mcp, args.remove, os.environ, args.timeout)
+    if args.verb == "route":
+        facts = frozenset(fact.strip() for fact in args.facts.split(",") if fact.strip())
+        turn = Turn(args.intent, facts, top_k=config.top_k, threshold=config.threshold)
+        return commands.route(config, turn, args.explain, args.form, args.delivery)
+    if args.verb == "tax":
+        return commands.tax(config, args.intents)
+    if args.verb == "eval":
+        return commands.evaluate(config, args.tools, args.queries)
+    if args.verb == "calibrate":
+        write_to = None if args.dry_run else args.config or CONFIG_FILE
+        return commands.calibrate(config, args.tools, args.queries, write_to)
+    return commands.doctor(config)
+
+
+def _show_ingest(result: dict[str, Any]) -> None:
+    for source, count in result["sources"].items():
+        print(f"{count:6}  {source}")
+    changes = ", ".join(f"{len(result[kind])} {kind}" for kind in ("added", "updated", "removed"))
+    print(
+        f"{result['tools']:6}  tools in {result['catalog']}, epoch {result['epoch']}: {changes}, "
+        f"{result['unchanged']} unchanged, {result['embedded']} embedded"
+    )
+    for pattern, near in result["unused_overrides"].items():
+        hint = f"; did you mean {near!r}?" if near else ""
+        print(f"ta-fast: the override {pattern!r} matches no tool{hint}", file=sys.stderr)
+    for server, reason in result["failed"].items():
+        print(f"ta-fast: server {server!r} failed: {reason}", file=sys.stderr)
+
+
+def _show_route(result: dict[str, Any]) -> None:
+    for tool in result["tools"]:
+        score = "pinned" if tool["score"] is None else f"{tool['score']:.3f}"
+        print(f"{score:>7}  {tool['id']}  ({tool['tokens']} tokens)")
+    if not result["tools"]:
+        print("no tool passes: the state or the threshold keeps all of them out")
+    tokens = result["tokens"]
+    print(f"{result['allowed']} tools allowed, {result['gated']} gated out by the state")
+    print(f"tokens: {tokens['pool']} summary pool, {tokens['schemas']} promoted schemas")
+    print("time: " + ", ".join(f"{s} {ms:.2f} ms" for s, ms in result["milliseconds"].items()))
+    for fact in result["unused_facts"]:
+        print(f"ta-fast: no precondition mentions the fact {fact!r}", file=sys.stderr)
+    for why in result.get("explain", ()):
+        _show_explanation(why)
+    if "prompt" in result:
+        print(json.dumps(result["prompt"], indent=2, ensure_ascii=False))
+
+
+def _show_explanation(why: dict[str, Any]) -> None:
+    gate = why["gate"]
+    print(
+        f"{why['tool_id']}: {'promoted' if why['promoted'] else 'not promoted'}"
+        f"{', pinned' if why['pinned'] else ''}; score {why['score']:.3f}, "
+        f"threshold {why['threshold']:.2f}, rank {why['rank'] or 'none'}"
+    )
+    if not gate["allowed"]:
+        print(
+            f"  the state lacks {list(gate['missing'])} and is barred by {list(gate['forbidding'])}"
+        )
+
+
+def _show_tax(result: dict[str, Any]) -> None:
+    for server, tokens in sorted(result["per_server"].items(), key=lambda item: -item[1]):
+        print(f"{tokens:8}  {server or '(no server)'}")
+    print(f"{result['all_schemas']:8}  tokens a turn: all {result['tools']} full schemas")
+    print(
+        f"{result['first_turn']:8.0f}  tokens on a first turn with Tool Attention: pool "
+        f"{result['pool']} + promoted schemas {result['promoted_schemas']:.0f} "
+        f"({100 * result['reduction']:.1f} % less)"
+    )
+    print(
+        f"{result['promoted_schemas']:8.0f}  tokens on later turns, the pool in the prompt cache "
+        f"({100 * result['reduction_pool_cached']:.1f} % less)"
+    )
+    print(f"measured over {result['turns']} turns: {result['turns_are']}")
+
+
+def _show_eval(result: dict[str, Any]) -> None:
+    for name, value in result.items():
+        print(f"{name:10} {value}" if isinstance(value, int) else f"{name:10} {value:.4f}")
+
+
+def _show_calibrate(result: dict[str, Any]) -> None:
+    print("threshold  precision  recall     F1")
+    for point in result["sweep"]:
+        mark = "  <- best F1" if point == result["best"] else ""
+        print(
+            f"{point['threshold']:9.2f}  {point['precision']:9.3f}  {point['recall']:6.3f}  "
+            f"{point['f1']:5.3f}{mark}"
+        )
+    if result["written"]:
+        print(f"wrote threshold {result['best']['threshold']} to {result['written']}")
+
+
+def _show_doctor(result: dict[str, Any]) -> None:
+    for finding in result["findings"]:
+        print(f"{finding['tool_id']}: {finding['problem']}: {finding['detail']}")
+    print(f"{len(result['findings'])} findings in {result['tools']} tools")
+
+
+_SHOW = {
+    "ingest": _show_ingest,
+    "route": _show_route,
+    "tax": _show_tax,
+    "eval": _show_eval,
+    "calibrate": _show_calibrate,
+    "doctor": _show_doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""What each verb of the command line does: from plain values to plain values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ta_fast.attention import ToolAttention
+from ta_fast.catalog import Catalog
+from ta_fast.catalog.doctor import diagnose
+from ta_fast.catalog.mcp_json import McpServer, read_mcp_json
+from ta_fast.catalog.mcp_servers import list_tools
+from ta_fast.catalog.overrides import Overrides, apply_overrides, read_overrides
+from ta_fast.catalog.sources import read_file, read_text
+from ta_fast.config import Config, read_config, write_config
+from ta_fast.encoder import Encoder, make_encoder
+from ta_fast.errors import InvalidCatalog, InvalidConfig, did_you_mean
+from ta_fast.evaluate import (
+    Query,
+    best_threshold,
+    measure,
+    rank,
+    read_queries,
+    sweep_thresholds,
+)
+from ta_fast.schemas import SchemaLoader
+from ta_fast.snapshot import Snapshot
+from ta_fast.types import Source, TopK, Turn
+
+Result = dict[str, Any]
+PROGRESS_AFTER = 1.0
+"""Seconds of work before a progress bar appears."""
+
+
+def ingest(
+    config: Config,
+    files: Sequence[Path],
+    mcp: Sequence[Path],
+    remove: Sequence[str],
+    environ: Mapping[str, str],
+    timeout: float,
+) -> Result:
+    """Read sources, write the catalog, embed what changed."""
+    overrides = _overrides(config)
+    servers = [server for path in mcp for server in read_mcp_json(path, environ)]
+    sources = [read_file(path) for path in files]
+    found, failed = _list_tools(servers, timeout)
+    sources, unused = _overridden([*sources, *found], overrides)
+    with Catalog(config.catalog) as catalog:
+        for name in remove:
+            if name not in catalog.sources():
+                known = did_you_mean(name, catalog.sources())
+                raise InvalidCatalog(f"no source {name!r} in {config.catalog}{known}")
+            sources.append(Source(name, ()))
+        change = catalog.replace(sources, known_facts=frozenset(overrides.facts) or None)
+        embedded = _embed(catalog, make_encoder(config.encoder))
+        return {
+            "catalog": config.catalog,
+            "epoch": change.epoch,
+            "tools": len(catalog),
+            "sources": catalog.sources(),
+            "added": list(change.added),
+            "updated": list(change.updated),
+            "removed": list(change.removed),
+            "unchanged": change.unchanged,
+            "embedded": embedded,
+            "failed": failed,
+            "unused_overrides": unused,
+        }
+
+
+def route(config: Config, turn: Turn, explain: Sequence[str], form: str, delivery: str) -> Result:
+    """Route one intent."""
+    attention = _attention(config)
+    promotion = attention.before_model(turn)
+    gate = attention.index.gate
+    result: Result = {
+        "epoch": promotion.epoch,
+        "tools": [
+            {"id": t.id, "score": t.score, "pinned": t.pinned, "tokens": t.schema.tokens}
+            for t in promotion.tools
+        ],
+        "allowed": promotion.allowed,
+        "gated": promotion.gated,
+        "tokens": {"pool": promotion.pool_tokens, "schemas": promotion.schema_tokens},
+        "milliseconds": {stage: 1e3 * s for stage, s in promotion.seconds.items()},
+        "unused_facts": sorted(turn.facts - gate.bits.keys()),
+    }
+    if explain:
+        result["explain"] = [asdict(attention.explain(turn, tool)) for tool in explain]
+    if form:
+        result["prompt"] = asdict(attention.prompt(promotion, form, delivery))  # type: ignore[arg-type]
+    return result
+
+
+def tax(config: Config, intents_file: Path | None) -> Result:
+    """What the catalog costs a turn, and what Tool Attention costs instead."""
+    intents = read_text(intents_file).splitlines() if intents_file else []
+    intents = [intent for intent in intents if intent.strip()]
+    attention = _attention(config)
+    with Catalog(config.catalog) as catalog:
+        tools = catalog.tools()
+        loader = SchemaLoader(catalog)
+        schemas = [loader.schema(tool.id, 0) for tool in _bar(tools, "counting tokens")]
+    per_server: dict[str, int] = {}
+    for schema in schemas:
+        per_server[schema.server] = per_server.get(schema.server, 0) + schema.tokens
+    everything = sum(per_server.values())
+    turns = [
+        Turn(intent, top_k=config.top_k, threshold=config.threshold)
+        for intent in intents or [f"{tool.name}: {tool.description}"[:1000] for tool in tools]
+    ]
+    spent = [attention.before_model(turn) for turn in _bar(turns, "routing")]
+    phase_2 = sum(p.schema_tokens for p in spent) / max(1, len(spent))
+    pool = attention.before_model(Turn("anything")).pool_tokens
+    return {
+        "tools": len(tools),
+        "all_schemas": everything,
+        "per_server": per_server,
+        "pool": pool,
+        "promoted_schemas": phase_2,
+        "first_turn": pool + phase_2,
+        "reduction": 1 - (pool + phase_2) / everything if everything else 0.0,
+        "reduction_pool_cached": 1 - phase_2 / everything if everything else 0.0,
+        "turns": len(turns),
+        "turns_are": "the intents given" if intents else "each tool's own description",
+    }
+
+
+def evaluate(config: Config, tools: Path, queries: Path) -> Result:
+    """Retrieval metrics of labelled queries over the tools of a file."""
+    ids, labelled, top = _ranked(config, tools, queries)
+    return asdict(measure(ids, labelled, top))
+
+
+def calibrate(config: Config, tools: Path, queries: Path, write_to: Path | None) -> Result:
+    """Sweep the threshold for the best F1, and write it into the configuration."""
+    ids, labelled, top = _ranked(config, tools, queries)
+    promoted = TopK(top.scores[:, : config.top_k], top.rows[:, : config.top_k])
+    points = sweep_thresholds(ids, labelled, promoted)
+    best = best_threshold(points)
+    if write_to is not None:
+        stored = read_config(write_to) if write_to.exists() else Config()
+        write_config(write_to, replace(stored, threshold=best.threshold))
+    return {
+        "best": asdict(best),
+        "sweep": [asdict(point) for point in points],
+        "queries": len(labelled),
+        "written": str(write_to) if write_to else None,
+    }
+
+
+def doctor(config: Config) -> Result:
+    """Name tools whose summary will retrieve badly."""
+    encoder = make_encoder(config.encoder)
+    with _open(config) as catalog:
+        _embed(catalog, encoder)
+        index = catalog.snapshot(encoder)
+        vectors = index.matrix.vectors[index.matrix.rows.argsort()]
+        findings = diagnose(catalog.tools(), list(catalog.summaries().values()), vectors)
+    return {"tools": len(index), "findings": [asdict(finding) for finding in findings]}
+
+
+def _ranked(
+    config: Config, tools: Path, queries: Path
+) -> tuple[tuple[str, ...], list[Query], TopK]:
+    """Tool ids, labelled queries, and the ranking of a file's tools for them."""
+    encoder = make_encoder(config.encoder)
+    with Catalog() as catalog:
+        sources, _ = _overridden([read_file(tools)], _overrides(config))
+        catalog.replace(sources)
+        _embed(catalog, encoder)
+        snapshot = Snapshot(catalog, encoder, config.scorer)
+    labelled = read_queries(queries, snapshot.index.rows)
+    with tqdm(total=len(labelled), desc="ranking", unit="query", delay=PROGRESS_AFTER) as bar:
+        top = rank(snapshot, encoder, labelled, bar.update)
+    return snapshot.index.ids, labelled, top
+
+
+def _overrides(config: Config) -> Overrides:
+    return read_overrides(Path(config.overrides)) if config.overrides else Overrides()
+
+
+def _overridden(
+    sources: Sequence[Source], overrides: Overrides
+) -> tuple[list[Source], dict[str, str | None]]:
+    """The sources with the operator's fields, and the overrides that fit no tool."""
+    tools, unused = apply_overrides([t for s in sources for t in s.tools], overrides)
+    rest = iter(tools)
+    return [Source(s.name, tuple(islice(rest, len(s.tools)))) for s in sources], unused
+
+
+def _list_tools(
+    servers: Sequence[McpServer], timeout: float
+) -> tuple[list[Source], dict[str, str]]:
+    if not servers:
+        return [], {}
+    # A server that prints other things than MCP is reported once, not with tracebacks.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
+    with tqdm(total=len(servers), desc="listing", unit="server", delay=PROGRESS_AFTER) as bar:
+        return list_tools(servers, timeout=timeout, progress=lambda _: bar.update())
+
+
+def _open(config: Config) -> Catalog:
+    if not Path(config.catalog).exists():
+        raise InvalidConfig(f"there is no catalog {config.catalog}; make one with ta-fast ingest")
+    return Catalog(config.catalog)
+
+
+def _attention(config: Config) -> ToolAttention:
+    catalog = _open(config)
+    encoder = make_encoder(config.encoder)
+    _embed(catalog, encoder)
+    return ToolAttention(
+        catalog, encoder, scorer=config.scorer, always_include=config.always_include
+    )
+
+
+def _embed(catalog: Catalog, encoder: Encoder) -> int:
+    with tqdm(desc="embedding", unit="tool", delay=PROGRESS_AFTER) as bar:
+        return catalog.embed(encoder, _to(bar))
+
+
+def _to(bar: Any) -> Callable[[int, int], None]:
+    def advance(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return advance
+
+
+def _bar(items: Sequence[Any], what: str) -> Any:
+    return tqdm(items, desc=what, delay=PROGRESS_AFTER)

@@ -1,0 +1,103 @@
+"""Text to unit vectors: the Encoder protocol and the encoders behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, cast
+
+from ta_fast.errors import BackendUnavailable, InvalidConfig
+from ta_fast.types import F32
+
+__all__ = ["Encoder", "make_encoder"]
+
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+
+
+class Encoder(Protocol):
+    """Text to unit vectors. Several threads may call one encoder at once."""
+
+    @property
+    def name(self) -> str:
+        """Identity of the vectors: differs whenever the vectors could differ.
+
+        Stored embeddings are keyed by it, so it covers the weights, the tokenizer,
+        the pooling and the precision.
+        """
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length D of a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
+        """Encode any number of texts; batching is the encoder's own business.
+
+        A text longer than the model's limit is cut to it. The vector of a text does
+        not depend on the texts beside it (within 1e-3 cosine).
+
+        Args:
+            texts: B texts; B may be 0, a text may be empty.
+            progress: called after each batch with the number of texts just done.
+
+        Returns:
+            float32 ``[B, D]``; each row has length 1.
+        """
+        ...
+
+
+def make_encoder(name: str = "minilm") -> Encoder:
+    """Make the encoder that ``name`` says.
+
+    Args:
+        name: ``minilm`` (all-MiniLM-L6-v2 from the installed weights, else from the
+            Hugging Face cache or hub), a model's folder, a Hugging Face name
+            ``org/model``, or ``st:NAME_OR_FOLDER`` for sentence-transformers.
+
+    Raises:
+        BackendUnavailable: a package or the weights are absent; says how to get them.
+        InvalidConfig: no such name, or a model that this encoder cannot run.
+    """
+    if name.startswith("st:"):
+        module = _import("ta_fast.encoder.sentence_transformer", "st")
+        return cast("Encoder", module.SentenceTransformerEncoder(name.removeprefix("st:")))
+    onnx_encoder = _import("ta_fast.encoder.onnx_encoder", "cpu")
+    return cast("Encoder", onnx_encoder.OnnxEncoder(_folder(name), label=_label(name)))
+
+
+def _folder(name: str) -> Path:
+    from ta_fast.encoder.model_folder import hub_folder, minilm_folder
+
+    if name == "minilm":
+        return minilm_folder()
+    if _is_folder(name):
+        return Path(name).expanduser()
+    if _HUB_NAME.fullmatch(name):
+        return hub_folder(name)
+    message = (
+        f"encoder {name!r} is neither a known name nor a folder; "
+        "expected 'minilm', a model's folder, 'org/model' or 'st:NAME'"
+    )
+    raise InvalidConfig(message)
+
+
+def _label(name: str) -> str:
+    if name != "minilm" and _is_folder(name):
+        return Path(name).expanduser().resolve().name
+    return name
+
+
+def _is_folder(name: str) -> bool:
+    return name != "" and Path(name).expanduser().is_dir()
+
+
+def _import(module: str, extra: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        message = f"the package {error.name!r} is not installed; pip install 'ta-fast[{extra}]'"
+        raise BackendUnavailable(message) from error

@@ -1,0 +1,71 @@
+"""Any model of sentence-transformers; the extra ``[st]``, which brings torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from ta_fast.errors import BackendUnavailable
+from ta_fast.types import F32
+
+_TEXTS_AT_ONCE = 1024  # between two reports of progress
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class SentenceTransformerEncoder:
+    """Unit vectors from a model that sentence-transformers can load.
+
+    Args:
+        model: a Hugging Face name or a folder.
+        device: torch's name of a device; None lets sentence-transformers choose.
+
+    Raises:
+        BackendUnavailable: the model cannot be loaded.
+    """
+
+    def __init__(self, model: str, *, device: str | None = None) -> None:
+        try:
+            self._model = SentenceTransformer(model, device=device)
+        except (OSError, ValueError) as error:
+            message = f"sentence-transformers cannot load {model!r}: {error}"
+            raise BackendUnavailable(message) from error
+        # A tokenizer keeps its truncation in itself, so calls must not overlap.
+        self._lock = Lock()
+        self.name = f"st:{model}:{_digest(self._model)[:16]}"
+        self.dim = int(self._encode([""]).shape[1])
+
+    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
+        """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
+        parts = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = texts[start : start + _TEXTS_AT_ONCE]
+            parts.append(self._encode(part))
+            if progress:
+                progress(len(part))
+        return np.concatenate(parts)
+
+    def _encode(self, texts: Sequence[str]) -> F32:
+        readable = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
+        with self._lock:
+            vectors = self._model.encode(
+                readable, normalize_embeddings=True, show_progress_bar=False
+            )
+        return np.asarray(vectors, np.float32)
+
+
+def _digest(model: SentenceTransformer) -> str:
+    """SHA-256 over the modules' settings, the prompts, the tokenizer and every weight."""
+    settings = repr((model, model.max_seq_length, model.prompts, model.default_prompt_name))
+    total = hashlib.sha256(settings.encode())
+    if backend := getattr(model.tokenizer, "backend_tokenizer", None):
+        total.update(backend.to_str().encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()

@@ -1,0 +1,66 @@
+"""Text to token ids: truncated, padded, and safe for any str."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ta_fast.errors import InvalidConfig
+
+I64: TypeAlias = NDArray[np.int64]
+
+CHARACTERS_PER_TOKEN = 64
+"""Characters of a text that are looked at, for each token of the model's limit.
+
+English has 4 to 5 characters a token. The cut changes a vector only if the first
+64 x limit characters (16,384 for MiniLM) hold fewer tokens than the limit: long runs of
+blanks, or of words over 100 characters, each of which is one unknown token.
+"""
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A padded batch: ``ids`` and ``mask`` int64 ``[B, S]``; the mask is 0 at padding."""
+
+    ids: I64
+    mask: I64
+
+
+class TextTokenizer:
+    """The model's own fast tokenizer, truncating to ``max_length`` tokens."""
+
+    def __init__(self, path: Path, max_length: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise InvalidConfig(f"{path}: {error}; expected a tokenizer's file") from error
+        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_padding()
+        self._characters = max_length * CHARACTERS_PER_TOKEN
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, truncated, not padded."""
+        readable = [self._readable(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(readable)]
+
+    def _readable(self, text: str) -> str:
+        text = text[: self._characters]
+        return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def pad(ids: Sequence[Sequence[int]]) -> Tokens:
+    """Pad to the longest; an empty text is one padding token that counts."""
+    lengths = np.array([max(1, len(row)) for row in ids], np.int64)
+    width = int(lengths.max(initial=1))
+    padded = np.zeros((len(ids), width), np.int64)
+    for row, tokens in zip(padded, ids, strict=True):
+        row[: len(tokens)] = tokens
+    return Tokens(padded, (np.arange(width) < lengths[:, None]).astype(np.int64))

@@ -1,0 +1,105 @@
+"""One structured record per decision, to the standard logger and to a hook.
+
+Records go to the logger ``ta_fast.events`` at INFO as one JSON object, and to the hook
+as they are. The intent's text is in them only when it was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from time import time
+from typing import Literal, TypeAlias
+
+from ta_fast.types import F32, Promotion, Verdict
+
+logger = logging.getLogger("ta_fast.events")
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEvent:
+    """What one turn was promoted, and why.
+
+    ``turn`` is the promotion's handle; ``query_hash`` is equal for equal embeddings and
+    tells nothing of the text; ``candidates`` and ``gated`` count the tools that
+    the state allowed and kept out; ``active`` pairs tool ids with cosines (None: pinned).
+    """
+
+    turn: str
+    session: str
+    time: float
+    epoch: int
+    query_hash: str
+    candidates: int
+    gated: int
+    active: tuple[tuple[str, float | None], ...]
+    pool_tokens: int
+    schema_tokens: int
+    seconds: Mapping[str, float]
+    intent: str | None = None
+    event: Literal["route"] = "route"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEvent:
+    """What became of the model's calls: ids of accepted tools, reasons of rejections."""
+
+    turn: str
+    session: str
+    time: float
+    epoch: int
+    accepted: tuple[str, ...]
+    rejected: tuple[str, ...]
+    event: Literal["check"] = "check"
+
+
+Event: TypeAlias = RouteEvent | CheckEvent
+EventHook: TypeAlias = Callable[[Event], None]
+
+
+def route_event(promotion: Promotion, query: F32, intent: str | None) -> RouteEvent:
+    """The record of a promotion, made from query embedding ``[D]``."""
+    return RouteEvent(
+        turn=promotion.handle,
+        session=_session_id(promotion),
+        time=time(),
+        epoch=promotion.epoch,
+        query_hash=blake2b(query.tobytes(), digest_size=8).hexdigest(),
+        candidates=promotion.allowed,
+        gated=promotion.gated,
+        active=tuple((tool.id, tool.score) for tool in promotion.tools),
+        pool_tokens=promotion.pool_tokens,
+        schema_tokens=promotion.schema_tokens,
+        seconds=promotion.seconds,
+        intent=intent,
+    )
+
+
+def check_event(promotion: Promotion, verdict: Verdict, epoch: int) -> CheckEvent:
+    """The record of a verdict, reached in the given epoch."""
+    return CheckEvent(
+        turn=promotion.handle,
+        session=_session_id(promotion),
+        time=time(),
+        epoch=epoch,
+        accepted=tuple(call.tool_id for call in verdict.accepted),
+        rejected=tuple(rejection.reason for rejection in verdict.rejected),
+    )
+
+
+def _session_id(promotion: Promotion) -> str:
+    return promotion.turn.session.id if promotion.turn.session else ""
+
+
+def emit(event: Event, hook: EventHook | None) -> None:
+    """Record an event. A hook that raises is logged; it never fails the turn."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("%s", json.dumps(asdict(event), ensure_ascii=False))
+    if hook is not None:
+        try:
+            hook(event)
+        except Exception:
+            logger.exception("the event hook failed")
