@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os import urandom
 from time import perf_counter
 
 import numpy as np
@@ -14,13 +14,12 @@ from ta_fast.catalog.facts import provided_facts
 from ta_fast.check import check_calls
 from ta_fast.encoder import Encoder
 from ta_fast.errors import InvalidConfig, InvalidTurn, UnknownTool, did_you_mean
-from ta_fast.events import EventHook, check_event, emit, route_event
+from ta_fast.events import EventHook, check_event, emit, listening, route_event
 from ta_fast.gate import Explanation
 from ta_fast.prompt import Delivery, Form, Prompt, render
 from ta_fast.schemas import SchemaLoader
 from ta_fast.snapshot import Snapshot
 from ta_fast.types import U32, PromotedTool, Promotion, ToolCall, Turn, Verdict
-from ta_fast.wire import wire_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ class ToolAttention:
         started = perf_counter()
         queries = self._encoder.encode([_text(turn) for turn in turns])
         encoded = perf_counter()
-        allowed = np.stack([snapshot.index.gate.allowed(f) for f in facts])
+        allowed = np.array([snapshot.index.gate.allowed(f) for f in facts])
         k = min(max(turn.top_k for turn in turns), max(1, len(snapshot.index)))
         thresholds = np.array([turn.threshold for turn in turns], dtype=np.float32)
         top = snapshot.scorer.topk(queries, allowed, k, thresholds)
@@ -125,11 +124,13 @@ class ToolAttention:
         seconds = {"encode": encoded - started, "score": scored - encoded}
         promotions = []
         for b, turn in enumerate(turns):
-            found = zip(top.rows[b, : turn.top_k], top.scores[b, : turn.top_k], strict=True)
-            best = {snapshot.index.ids[row]: float(score) for row, score in found if row >= 0}
+            rows, scores = top.rows[b, : turn.top_k].tolist(), top.scores[b, : turn.top_k].tolist()
+            found = zip(rows, scores, strict=True)
+            best = {snapshot.index.ids[row]: score for row, score in found if row >= 0}
             promotion = self._promote(snapshot, turn, best, allowed[b], seconds)
-            intent = turn.intent if self._log_intent else None
-            emit(route_event(promotion, queries[b], intent), self._on_event)
+            if listening(self._on_event):
+                intent = turn.intent if self._log_intent else None
+                emit(route_event(promotion, queries[b], intent), self._on_event)
             promotions.append(promotion)
         return promotions
 
@@ -151,15 +152,13 @@ class ToolAttention:
         ids = [*best, *(i for i in pinned if i not in best)]
         schemas = self._loader.load(ids, index.epoch)
         tools = tuple(
-            PromotedTool(
-                schema.id, wire_name(schema.id), best.get(schema.id), schema.id in pinned, schema
-            )
+            PromotedTool(schema, best.get(schema.id), schema.id in pinned)
             for schema in schemas
             if schema is not None
         )
         count, pool_tokens = snapshot.pool_size(allowed.tobytes())
         return Promotion(
-            handle=secrets.token_urlsafe(9),
+            handle=urandom(8).hex(),
             turn=turn,
             epoch=index.epoch,
             tools=tools,

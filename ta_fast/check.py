@@ -35,7 +35,7 @@ def check_calls(promotion: Promotion, calls: Sequence[ToolCall], index: ToolInde
     """
     allowed = index.gate.allowed(promotion.turn.current_facts())
     callable_now = {
-        tool.wire_name: tool
+        tool.schema.wire_name: tool
         for tool in promotion.tools
         if (row := index.rows.get(tool.id)) is not None and index.permits(allowed, row)
     }

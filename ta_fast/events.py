@@ -94,6 +94,11 @@ def _session_id(promotion: Promotion) -> str:
     return promotion.turn.session.id if promotion.turn.session else ""
 
 
+def listening(hook: EventHook | None) -> bool:
+    """Whether anybody would get a record; making one costs a turn some microseconds."""
+    return hook is not None or logger.isEnabledFor(logging.INFO)
+
+
 def emit(event: Event, hook: EventHook | None) -> None:
     """Record an event. A hook that raises is logged; it never fails the turn."""
     if logger.isEnabledFor(logging.INFO):

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from ta_fast.errors import InvalidConfig
 from ta_fast.tokens import count_tokens
 from ta_fast.types import JsonObject, Promotion, ToolSchema
-from ta_fast.wire import mcp_definition, wire_name
+from ta_fast.wire import mcp_definition
 
 Form: TypeAlias = Literal["openai", "openai-responses", "anthropic", "mcp"]
 Delivery: TypeAlias = Literal["filter", "reference", "frozen"]
@@ -100,7 +100,7 @@ def render(
 
 def definition(schema: ToolSchema, form: Form) -> Message:
     """One tool's full definition in a provider's form."""
-    return _define(wire_name(schema.id), schema.description, schema.input_schema, form)
+    return _define(schema.wire_name, schema.description, schema.input_schema, form)
 
 
 def _define(name: str, description: str, schema: JsonObject, form: Form) -> Message:
@@ -129,7 +129,8 @@ def _reference(
         loader = _define(LOAD_TOOLS, _LOAD_TOOLS_TEXT, _LOAD_TOOLS_SCHEMA, form)
         declared = [{**definition(schema, form), "defer_loading": True} for schema in deferred]
         references = [
-            {"type": "tool_reference", "tool_name": tool.wire_name} for tool in promotion.tools
+            {"type": "tool_reference", "tool_name": tool.schema.wire_name}
+            for tool in promotion.tools
         ]
         messages = _exchange(form, promotion.handle, references)
         return [loader, *declared], messages, [loader, *promoted]

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,12 +65,12 @@ class SchemaLoader:
         A tool that its source no longer has, or whose server does not answer, is left
         out of a promotion; the others are not its hostages.
         """
-        schemas: list[ToolSchema | None] = []
-        for tool_id in tool_ids:
-            try:
-                schemas.append(self.schema(tool_id, epoch))
-            except TaFastError:
-                schemas.append(None)
+        with self._lock:
+            schemas = [self._hit((epoch, tool_id)) for tool_id in tool_ids]
+        for place, tool_id in enumerate(tool_ids):
+            if schemas[place] is None:
+                with suppress(TaFastError):
+                    schemas[place] = self.schema(tool_id, epoch)
         return schemas
 
     def schema(self, tool_id: str, epoch: int) -> ToolSchema:
@@ -81,11 +82,9 @@ class SchemaLoader:
         """
         key = (epoch, tool_id)
         with self._lock:
-            held = self._held.get(key)
+            held = self._hit(key)
             if held is not None:
-                self._held.move_to_end(key)
-                self._hits += 1
-                return held[0]
+                return held
             flight = self._loading.get(key)
             leads = flight is None
             if flight is None:
@@ -94,6 +93,14 @@ class SchemaLoader:
         if leads:
             self._fly(key, flight)
         return flight.result()
+
+    def _hit(self, key: tuple[int, str]) -> ToolSchema | None:
+        held = self._held.get(key)
+        if held is None:
+            return None
+        self._held.move_to_end(key)
+        self._hits += 1
+        return held[0]
 
     def _fly(self, key: tuple[int, str], flight: Future[ToolSchema]) -> None:
         """Load, keep, and answer everyone who waits; whatever happens, nobody is left waiting."""
@@ -122,6 +129,7 @@ class SchemaLoader:
             raise SchemaUnavailable(f"loading the schema of {tool_id!r} failed: {error}") from error
         schema = ToolSchema(
             id=tool_id,
+            wire_name=wire_name(tool_id),
             server=tool.server,
             name=tool.name,
             description=description,

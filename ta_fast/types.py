@@ -98,10 +98,12 @@ class Turn:
 class ToolSchema:
     """The full definition of one tool, as it is sent to a model.
 
-    ``tokens`` is the cl100k_base count of its compact MCP JSON.
+    ``wire_name`` is the name under which the model calls it; ``tokens`` is the cl100k_base
+    count of its compact MCP JSON.
     """
 
     id: str
+    wire_name: str
     server: str
     name: str
     description: str
@@ -113,11 +115,14 @@ class ToolSchema:
 class PromotedTool:
     """A tool that one turn may call. ``score`` is its cosine, None if only pinned."""
 
-    id: str
-    wire_name: str
+    schema: ToolSchema
     score: float | None
     pinned: bool
-    schema: ToolSchema
+
+    @property
+    def id(self) -> str:
+        """The tool's id."""
+        return self.schema.id
 
 
 @dataclass(frozen=True, slots=True)

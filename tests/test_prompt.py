@@ -74,7 +74,7 @@ def test_reference_defers_every_allowed_tool_for_anthropic() -> None:
     result = rendered.messages[1]["content"][0]
     assert result["type"] == "tool_result"
     assert [block["tool_name"] for block in result["content"]] == [
-        tool.wire_name for tool in promotion.tools
+        tool.schema.wire_name for tool in promotion.tools
     ]
     assert result["tool_use_id"] == rendered.messages[0]["content"][0]["id"]
 

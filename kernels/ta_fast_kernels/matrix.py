@@ -53,8 +53,11 @@ def norm_bounds(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def check_values(name: str, vectors: NDArray[np.float32]) -> None:
     """Raise ValueError if ``vectors [M, D]`` hold NaN, inf or more than ``LIMIT``."""
+    flat = vectors.reshape(-1)
+    if float(flat @ flat) <= LIMIT**2:
+        return  # one product bounds them all; false for NaN, inf and what only might be too large
     if vectors.min(initial=0.0) >= -LIMIT and vectors.max(initial=0.0) <= LIMIT:
-        return  # false for NaN
+        return
     row, column = (int(i[0]) for i in np.nonzero(~(np.abs(vectors) <= LIMIT)))
     raise ValueError(
         f"{name}: expected finite numbers of at most {LIMIT:g}, "

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH = 128
 """Turns multiplied at once."""
+FEW = 4096
+"""Tools up to which one turn has a path of its own."""
 BLOCK = 1 << 20
 """Approximate scores held at once (4 MB)."""
 PAIRS = 1024
@@ -47,11 +49,45 @@ def gated_topk(
     """``reference.gated_topk`` on a ``ToolMatrix``; the arguments are taken as valid."""
     best = unfilled(len(queries), k)
     k = min(k, len(matrix))
+    if len(queries) == 1 and 0 < len(matrix) <= FEW:
+        scores, rows = _search_one(queries[0], matrix, allowed[0], float(threshold[0]), k)
+        best.scores[0, : len(scores)], best.rows[0, : len(rows)] = scores, rows
+        return best
     for first in range(0, len(queries) if k else 0, BATCH):
         turns = slice(first, first + BATCH)
         part = TopK(best.scores[turns, :k], best.rows[turns, :k])
         _search(queries[turns], matrix, allowed[turns], threshold[turns], part)
     return best
+
+
+def _search_one(
+    query: NDArray[np.float32],
+    matrix: ToolMatrix,
+    allowed: NDArray[np.uint32],
+    threshold: float,
+    k: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The k best of few tools for one turn: ``_search`` in as few NumPy calls as will do.
+
+    After an encoder's forward nothing is in the processor's caches, so it is the number
+    of calls that costs.
+    """
+    error = float(_error_bounds(query[None], matrix)[0])
+    approx = matrix.vectors @ query
+    denied = _bits(~allowed[None], matrix.n_classes)[0]
+    if denied.any():
+        approx[np.repeat(denied, np.diff(matrix.starts)).view(np.bool_)] = DENIED
+    ranked = approx.copy()
+    ranked.partition(len(approx) - k)
+    kth = float(ranked[len(approx) - k])
+    cut = max(kth - 2 * error, threshold - error, float(LEAST))
+    stored = (approx >= np.float32(cut)).nonzero()[0]
+    scores = _exact(query, matrix.vectors[stored], error)
+    rows = matrix.rows[stored]
+    order = np.lexsort((rows, -scores))[:k]
+    scores = scores[order]
+    count = int((scores >= threshold).sum())
+    return scores[:count], rows[order[:count]]
 
 
 def _search(
@@ -164,24 +200,31 @@ def _rescore(
     turns: NDArray[np.intp],
     stored: NDArray[np.intp],
 ) -> NDArray[np.float32]:
-    """Score pairs of a turn and a stored row: ``[M]``.
+    """Score pairs of a turn and a stored row: ``[M]``."""
+    scores = np.empty(len(turns), dtype=np.float32)
+    for i in range(0, len(turns), PAIRS):
+        turn = turns[i : i + PAIRS]
+        left, right = queries.take(turn, axis=0), matrix.vectors.take(stored[i : i + PAIRS], axis=0)
+        scores[i : i + PAIRS] = _exact(left, right, error[turn])
+    return scores
+
+
+def _exact(
+    left: NDArray[np.float32], right: NDArray[np.float32], error: NDArray[np.float64] | float
+) -> NDArray[np.float32]:
+    """``reference.inner_products`` of ``[M, D]`` (or ``[D]``) and ``[M, D]``, mostly quicker.
 
     A sum in float64, in whatever order, is within ``error * 2**-29`` of the exact one,
     and so is the sum in the specified order. Where both ends of twice that round to one
     float32, that is the score; for the few others the definition is asked.
     """
     margin = error * 2.0**-28
-    scores = np.empty(len(turns), dtype=np.float32)
-    for i in range(0, len(turns), PAIRS):
-        turn = turns[i : i + PAIRS]
-        left, right = queries.take(turn, axis=0), matrix.vectors.take(stored[i : i + PAIRS], axis=0)
-        sums = np.einsum("ij,ij->i", left, right, dtype=np.float64)
-        low, high = sums - margin[turn], sums + margin[turn]
-        part = low.astype(np.float32) + np.float32(0)  # no negative zero
-        unsure = (part != high.astype(np.float32)).nonzero()[0]
-        if len(unsure):
-            part[unsure] = inner_products(left[unsure], right[unsure])
-        scores[i : i + PAIRS] = part
+    sums = np.einsum("...j,...j->...", left, right, dtype=np.float64)
+    scores: NDArray[np.float32] = (sums - margin).astype(np.float32)
+    scores += np.float32(0)  # no negative zero
+    unsure = (scores != (sums + margin).astype(np.float32)).nonzero()[0]
+    if len(unsure):
+        scores[unsure] = inner_products(left if left.ndim == 1 else left[unsure], right[unsure])
     return scores
 
 

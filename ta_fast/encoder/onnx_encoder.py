@@ -47,6 +47,8 @@ class OnnxEncoder:
 
     def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
         """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
+        if len(texts) == 1 and progress is None:
+            return self.forward(self.tokenize(texts))
         vectors = np.empty((len(texts), self.dim), np.float32)
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             ids = self._tokenizer.ids(texts[start : start + _TEXTS_AT_ONCE])

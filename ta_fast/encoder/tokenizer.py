@@ -49,6 +49,8 @@ class TextTokenizer:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, truncated, not padded."""
         readable = [self._readable(text) for text in texts]
+        if len(readable) == 1:
+            return [self._tokenizer.encode(readable[0]).ids]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(readable)]
 
     def _readable(self, text: str) -> str:
@@ -58,6 +60,9 @@ class TextTokenizer:
 
 def pad(ids: Sequence[Sequence[int]]) -> Tokens:
     """Pad to the longest; an empty text is one padding token that counts."""
+    if len(ids) == 1:
+        alone = np.array([ids[0] or [0]], np.int64)
+        return Tokens(alone, np.ones_like(alone))
     lengths = np.array([max(1, len(row)) for row in ids], np.int64)
     width = int(lengths.max(initial=1))
     padded = np.zeros((len(ids), width), np.int64)
