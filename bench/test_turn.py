@@ -18,7 +18,7 @@ LIMIT = 1.15
 # 22 to 26 tokens, the length of a median intent in the public sets that bench/test_retrieval.py
 # reads; and short ones, whose cost is recorded too.
 INTENTS = [
-    "close the stale issues in my repository and tell the channel which ones were older than a year",
+    "close the stale issues in my repository and tell the channel which ones are older than a year",
     "export the invoices of last month to a spreadsheet and send the link to everybody in finance",
     "who is assigned to the ticket about the login page that breaks on phones, and is it overdue?",
     "merge the feature branch into main once all of its tests have passed and delete it afterwards",
