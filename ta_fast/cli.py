@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("files", nargs="*", type=Path, help="JSONL, tools/list, OpenAI or Anthropic")
     verb.add_argument("--mcp", action="append", type=Path, default=[], help="an mcp.json")
     verb.add_argument("--remove", action="append", default=[], help="forget a source, by name")
+    verb.add_argument("--no-overrides", action="store_true", help="drop those of earlier ingests")
     verb.add_argument("--timeout", type=float, default=30.0, help="seconds for each MCP server")
 
     verb = verbs.add_parser("route", parents=[common], help="promote tools for one intent")
@@ -91,7 +92,9 @@ def _config(args: argparse.Namespace) -> Config:
 def _run(args: argparse.Namespace) -> commands.Result:
     config = _config(args)
     if args.verb == "ingest":
-        return commands.ingest(config, args.files, args.mcp, args.remove, os.environ, args.timeout)
+        return commands.ingest(
+            config, args.files, args.mcp, args.remove, os.environ, args.timeout, args.no_overrides
+        )
     if args.verb == "route":
         facts = frozenset(fact.strip() for fact in args.facts.split(",") if fact.strip())
         turn = Turn(args.intent, facts, top_k=config.top_k, threshold=config.threshold)
@@ -187,7 +190,8 @@ def _show_calibrate(result: dict[str, Any]) -> None:
 
 def _show_doctor(result: dict[str, Any]) -> None:
     for finding in result["findings"]:
-        print(f"{finding['tool_id']}: {finding['problem']}: {finding['detail']}")
+        mark = "note: " if finding["severity"] == "note" else ""
+        print(f"{mark}{finding['tool_id']}: {finding['problem']}: {finding['detail']}")
     print(f"{len(result['findings'])} findings in {result['tools']} tools")
 
 

@@ -45,6 +45,7 @@ def ingest(
     remove: Sequence[str],
     environ: Mapping[str, str],
     timeout: float,
+    no_overrides: bool,
 ) -> Result:
     """Read sources, write the catalog, embed what changed."""
     overrides = _overrides(config)
@@ -58,7 +59,14 @@ def ingest(
                 known = did_you_mean(name, catalog.sources())
                 raise InvalidCatalog(f"no source {name!r} in {config.catalog}{known}")
             sources.append(Source(name, ()))
-        change = catalog.replace(sources, known_facts=frozenset(overrides.facts) or None)
+        if catalog.overrides and not (config.overrides or no_overrides):
+            raise InvalidConfig(
+                f"{config.catalog} was ingested with the overrides {catalog.overrides}; without "
+                "them its preconditions would be gone: give --overrides, or --no-overrides"
+            )
+        change = catalog.replace(
+            sources, known_facts=frozenset(overrides.facts) or None, overrides=config.overrides
+        )
         embedded = _embed(catalog, make_encoder(config.encoder))
         return {
             "catalog": config.catalog,

@@ -59,9 +59,14 @@ def test_overrides_and_facts(run: Run) -> None:
     assert "fs__write" not in [tool["id"] for tool in closed["tools"]]
     assert closed["explain"][0]["gate"]["missing"] == ["scope:w"]
     assert closed["unused_facts"] == ["scope:typo"]
+    status, error = run("ingest", "tools.jsonl")
+    assert (status, error["error"]) == (2, "InvalidConfig")
+    assert "o.json" in error["message"]
     _, opened = run(*route, "--facts", "scope:w", "--form", "openai", "--delivery", "frozen")
     assert opened["tools"][0]["id"] == "fs__write"
     assert opened["prompt"]["messages"]
+    _, dropped = run("ingest", "tools.jsonl", "--no-overrides")
+    assert dropped["updated"] == ["fs__write"]
 
 
 def test_remove_a_source(run: Run) -> None:

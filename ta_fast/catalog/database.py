@@ -17,8 +17,8 @@ BUSY_SECONDS = 10.0
 """How long to wait for another process that holds the file."""
 
 _DDL = """
-CREATE TABLE meta (epoch INTEGER NOT NULL);
-INSERT INTO meta VALUES (0);
+CREATE TABLE meta (epoch INTEGER NOT NULL, overrides TEXT NOT NULL);
+INSERT INTO meta VALUES (0, '');
 CREATE TABLE tools (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,

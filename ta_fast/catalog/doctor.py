@@ -1,6 +1,7 @@
-"""Names tools that will retrieve badly: no description, cryptic name, near-duplicate.
+"""Names tools that will retrieve badly, or never: what an operator should look at.
 
-A finding is for the operator, who can write a better summary in the overrides file.
+No description, a cryptic name, a near-duplicate: a better summary in the overrides file
+helps. A precondition that waits for a removed tool never holds.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ta_fast.catalog.facts import unsettable_facts
 from ta_fast.types import F32, Tool
 
-Problem: TypeAlias = Literal["no_description", "cryptic_name", "near_duplicate"]
+Problem: TypeAlias = Literal["no_description", "cryptic_name", "near_duplicate", "unknown_fact"]
 Severity: TypeAlias = Literal["warning", "note"]
 
 NEAR_DUPLICATE = 0.95
@@ -63,7 +65,7 @@ class Finding:
 
 
 def diagnose(tools: Sequence[Tool], summaries: Sequence[str], vectors: F32) -> list[Finding]:
-    """Find tools that will retrieve badly, in the order of the tools.
+    """Find tools that will retrieve badly or never, in the order of the tools.
 
     Args:
         tools: The catalog's tools, N of them.
@@ -72,6 +74,8 @@ def diagnose(tools: Sequence[Tool], summaries: Sequence[str], vectors: F32) -> l
     """
     found = [finding for tool in tools for finding in _of_one(tool)]
     found += _near_duplicates(tools, summaries, vectors)
+    for tool, problem in unsettable_facts(tools, lambda: tools, None):
+        found.append(Finding(tool.id, "unknown_fact", f"its precondition {problem}"))
     position = {tool.id: index for index, tool in enumerate(tools)}
     return sorted(found, key=lambda finding: position[finding.tool_id])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ta_fast.errors import InvalidCatalog, did_you_mean
 from ta_fast.gate import (
@@ -50,7 +50,15 @@ def check_preconditions(
     Raises:
         InvalidCatalog: names the tool, the fact and the nearest known fact.
     """
-    gated = [tool for tool in changed if tool.precondition is not None]
+    for tool, problem in unsettable_facts(changed, catalog, known):
+        raise InvalidCatalog(f"precondition of {tool.id} {problem}")
+
+
+def unsettable_facts(
+    gated: Iterable[Tool], catalog: Callable[[], Iterable[Tool]], known: frozenset[str] | None
+) -> Iterator[tuple[Tool, str]]:
+    """Each tool with each of its facts that nothing can set, as ``check_preconditions`` says."""
+    gated = [tool for tool in gated if tool.precondition is not None]
     if not gated:
         return
     settable = MODES.union(known or (), *(provided_facts(tool) for tool in catalog()))
@@ -58,7 +66,5 @@ def check_preconditions(
         for fact in sorted(mentioned_facts(compile_precondition(tool.precondition, tool.id))):
             checked = known is not None or fact.startswith(CLOSED_NAMESPACES)
             if checked and fact not in settable:
-                raise InvalidCatalog(
-                    f"precondition of {tool.id} names the unknown fact {fact!r}"
-                    f"{did_you_mean(fact, sorted(settable))}"
-                )
+                hint = did_you_mean(fact, sorted(settable))
+                yield tool, f"names the unknown fact {fact!r}{hint}"

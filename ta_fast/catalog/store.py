@@ -103,8 +103,18 @@ class Catalog:
             rows = self._db.execute("SELECT id, pool_line FROM tools ORDER BY position")
             return dict(rows.fetchall())
 
+    @property
+    def overrides(self) -> str:
+        """The operator's file that the last ``replace`` said its tools went through, or ""."""
+        with self._db.reading():
+            return str(self._db.value("SELECT overrides FROM meta"))
+
     def replace(
-        self, sources: Sequence[Source], *, known_facts: frozenset[str] | None = None
+        self,
+        sources: Sequence[Source],
+        *,
+        known_facts: frozenset[str] | None = None,
+        overrides: str = "",
     ) -> CatalogChange:
         """Make each source's tools exactly those given; other sources stay.
 
@@ -112,6 +122,7 @@ class Catalog:
             sources: What the sources define now. An empty source removes its tools.
             known_facts: The facts that preconditions may name; None lets any name of an
                 open vocabulary pass (see ``check_preconditions``).
+            overrides: The operator's file that the tools went through; kept for the record.
 
         Returns:
             What changed. A new epoch, if anything did.
@@ -141,6 +152,7 @@ class Catalog:
                     "DELETE FROM embeddings WHERE summary_hash NOT IN "
                     "(SELECT summary_hash FROM tools)"
                 )
+            self._db.execute("UPDATE meta SET overrides = ?", (overrides,))
         return change
 
     def _stored(self, sources: Sequence[str]) -> dict[str, bytes]:

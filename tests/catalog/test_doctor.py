@@ -95,3 +95,15 @@ def test_an_empty_catalog_has_no_findings() -> None:
     """No tools, nothing to say; one tool is no duplicate of itself."""
     assert diagnose([], [], np.empty((0, 4), np.float32)) == []
     assert findings(Tool(id="x", name="fetch", description="Download a page")) == []
+
+
+def test_a_precondition_that_waits_for_a_removed_tool_is_named() -> None:
+    """Its tool can never be promoted, and nothing else would say so."""
+    waits = Tool("w__b", "send_letter", "Sends a letter.", precondition={"all_of": ["seen:w__a"]})
+    provides = Tool("w__a", "read_letter", "Reads a letter.")
+    vectors = np.eye(2, 4, dtype=np.float32)
+    found = diagnose([provides, waits], ["read", "send"], vectors)
+    assert [finding.problem for finding in found] == []
+    found = diagnose([waits], ["send"], vectors[:1])
+    assert [(f.tool_id, f.problem) for f in found] == [("w__b", "unknown_fact")]
+    assert "seen:w__a" in found[0].detail
