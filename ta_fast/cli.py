@@ -92,9 +92,8 @@ def _config(args: argparse.Namespace) -> Config:
 def _run(args: argparse.Namespace) -> commands.Result:
     config = _config(args)
     if args.verb == "ingest":
-        return commands.ingest(
-            config, args.files, args.mcp, args.remove, os.environ, args.timeout, args.no_overrides
-        )
+        sources = (args.files, args.mcp, args.remove)
+        return commands.ingest(config, *sources, os.environ, args.timeout, args.no_overrides)
     if args.verb == "route":
         facts = frozenset(fact.strip() for fact in args.facts.split(",") if fact.strip())
         turn = Turn(args.intent, facts, top_k=config.top_k, threshold=config.threshold)
