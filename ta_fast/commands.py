@@ -48,6 +48,8 @@ def ingest(
     no_overrides: bool,
 ) -> Result:
     """Read sources, write the catalog, embed what changed."""
+    if not (files or mcp or remove):
+        raise InvalidConfig("nothing to ingest: give files, --mcp FILE or --remove SOURCE")
     overrides = _overrides(config)
     servers = [server for path in mcp for server in read_mcp_json(path, environ)]
     sources = [read_file(path) for path in files]

@@ -134,6 +134,7 @@ def test_doctor(run: Run) -> None:
         (("route", "x"), "InvalidConfig"),
         (("route", "x", "--catalog", "tools.jsonl"), "InvalidCatalog"),
         (("ingest", "absent.jsonl"), "InvalidCatalog"),
+        (("ingest",), "InvalidConfig"),
         (("eval", "--tools", "queries.jsonl", "--queries", "tools.jsonl"), "InvalidCatalog"),
         (("tax", "--config", "absent.json"), "InvalidConfig"),
         (("tax", "--intents", "absent.txt"), "InvalidCatalog"),

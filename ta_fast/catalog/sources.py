@@ -140,7 +140,10 @@ def _tools_of(document: Json, path: Path) -> Sequence[Json]:
     """The list of tools in one JSON document."""
     if isinstance(document, dict):
         if "mcpServers" in document:
-            raise InvalidCatalog(f"{path}: names MCP servers (mcpServers); expected tools")
+            raise InvalidCatalog(
+                f"{path}: names MCP servers (mcpServers); expected tools. "
+                "ta-fast ingest takes it with --mcp"
+            )
         if "name" in document or "function" in document:
             return [document]
         result = document.get("result", document)
