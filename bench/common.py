@@ -1,4 +1,4 @@
-"""What every bench shares: a catalog of made-up tools, and a fair comparison of two functions."""
+"""What every bench shares: made-up tools, the encoder, a fair comparison of two functions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+
+import pytest
+
+from ta_fast.encoder import make_encoder
+from ta_fast.encoder.onnx_encoder import OnnxEncoder
+from ta_fast.errors import BackendUnavailable
 
 VERBS = ("create", "list", "update", "delete", "search", "export", "archive", "assign", "merge")
 OBJECTS = ("issue", "invoice", "branch", "channel", "dashboard", "file", "ticket", "user", "page")
@@ -44,6 +50,16 @@ def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
     """Write rows as JSONL."""
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
+
+
+def default_encoder() -> OnnxEncoder:
+    """The default encoder; skips the bench where its weights are absent."""
+    try:
+        encoder = make_encoder()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    assert isinstance(encoder, OnnxEncoder)
+    return encoder
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> float:

@@ -8,7 +8,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ta_fast.encoder import make_encoder
 from ta_fast.encoder.onnx_encoder import OnnxEncoder
-from ta_fast.errors import BackendUnavailable
 
 # 14 and 40 tokens.
 SHORT = "close the stale issues in my repo and tell the channel"
@@ -23,11 +22,7 @@ MANY = [f"tool_{i}: " + " ".join(LONG.split()[: 4 + i % 30]) for i in range(256)
 @pytest.fixture(scope="module")
 def encoder() -> OnnxEncoder:
     """The default encoder, after its vectors have been checked."""
-    try:
-        encoder = make_encoder()
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
-    assert isinstance(encoder, OnnxEncoder)
+    encoder = default_encoder()
     vectors = encoder.encode(MANY)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     alone = np.concatenate([encoder.encode([text]) for text in MANY[::16]])

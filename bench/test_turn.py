@@ -7,11 +7,10 @@ from itertools import cycle
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.common import made_up_tools, ratio
-from ta_fast import Catalog, ToolAttention, Turn, make_encoder
+from bench.common import default_encoder, made_up_tools, ratio
+from ta_fast import Catalog, ToolAttention, Turn
 from ta_fast.catalog.sources import parse_tools
 from ta_fast.encoder.onnx_encoder import OnnxEncoder
-from ta_fast.errors import BackendUnavailable
 from ta_fast.types import Source
 
 LIMIT = 1.15
@@ -34,12 +33,7 @@ SHORT_INTENTS = [
 @pytest.fixture(scope="module")
 def encoder() -> OnnxEncoder:
     """The default encoder."""
-    try:
-        encoder = make_encoder()
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
-    assert isinstance(encoder, OnnxEncoder)
-    return encoder
+    return default_encoder()
 
 
 @pytest.fixture(scope="module")
