@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.common import default_encoder
 from ta_fast.encoder import make_encoder
 from ta_fast.encoder.onnx_encoder import OnnxEncoder
 
