@@ -56,7 +56,8 @@ def make_encoder(name: str = "minilm") -> Encoder:
     Args:
         name: ``minilm`` (all-MiniLM-L6-v2 from the installed weights, else from the
             Hugging Face cache or hub), a model's folder, a Hugging Face name
-            ``org/model``, or ``st:NAME_OR_FOLDER`` for sentence-transformers.
+            ``org/model``, ``st:NAME_OR_FOLDER`` for sentence-transformers, or ``gpu:`` and
+            one of the first three for the GPU; ``gpu`` alone is ``gpu:minilm``.
 
     Raises:
         BackendUnavailable: a package or the weights are absent; says how to get them.
@@ -65,8 +66,18 @@ def make_encoder(name: str = "minilm") -> Encoder:
     if name.startswith("st:"):
         module = _import("ta_fast.encoder.sentence_transformer", "st")
         return cast("Encoder", module.SentenceTransformerEncoder(name.removeprefix("st:")))
+    if name == "gpu" or name.startswith("gpu:"):
+        return _gpu_encoder(name.removeprefix("gpu").removeprefix(":") or "minilm")
     onnx_encoder = _import("ta_fast.encoder.onnx_encoder", "cpu")
     return cast("Encoder", onnx_encoder.OnnxEncoder(_folder(name), label=_label(name)))
+
+
+def _gpu_encoder(name: str) -> Encoder:
+    module = _import("ta_fast.encoder.gpu_encoder", "gpu")
+    from ta_fast.encoder.model_folder import read_model_folder
+
+    model = read_model_folder(_folder(name))
+    return cast("Encoder", module.GpuEncoder(model, label=f"gpu:{_label(name)}"))
 
 
 def _folder(name: str) -> Path:
@@ -80,7 +91,7 @@ def _folder(name: str) -> Path:
         return hub_folder(name)
     message = (
         f"encoder {name!r} is neither a known name nor a folder; "
-        "expected 'minilm', a model's folder, 'org/model' or 'st:NAME'"
+        "expected 'minilm', a model's folder, 'org/model', 'st:NAME' or 'gpu:NAME'"
     )
     raise InvalidConfig(message)
 

@@ -31,7 +31,7 @@ class BertGraph:
     """
 
     def __init__(self, weights: dict[str, F32], config: JsonObject) -> None:
-        _check(config)
+        check_config(config)
         self.weights: dict[str, F32] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -162,7 +162,7 @@ def _external(name: str, array: F32) -> onnx.TensorProto:
     return tensor
 
 
-def _check(config: JsonObject) -> None:
+def check_config(config: JsonObject) -> None:
     expected = {
         "model_type": ("bert", None),
         "hidden_act": ("gelu", "gelu"),

@@ -1,0 +1,232 @@
+"""The GPU encoder: a BERT's weights, texts packed without padding, launches as CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from threading import Lock
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ta_fast.encoder.gpu_bert import GpuBert
+from ta_fast.encoder.model_folder import ModelFolder
+from ta_fast.encoder.tokenizer import TextTokenizer
+from ta_fast.errors import BackendUnavailable, InvalidConfig
+from ta_fast.types import F32
+
+I32: TypeAlias = NDArray[np.int32]
+
+_TEXTS_AT_ONCE = 4096  # tokenised together and sorted by length, while those before are computed
+_GRAPHS = 256  # kept; each is a few hundred kilobytes
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Texts end to end: ``ids`` int32 ``[T]``; text b is ``ids[starts[b]:starts[b + 1]]``.
+
+    ``starts`` is int32 ``[B + 1]``; ``longest`` is the most tokens of one text.
+    """
+
+    ids: I32
+    starts: I32
+    longest: int
+
+
+class GpuEncoder:
+    """Unit vectors from a BERT's folder, on a GPU. Safe to call from several threads.
+
+    A forward is replayed from a CUDA graph of its shape: tokens, texts and the longest text,
+    each rounded up. A shape's first forward compiles and captures, and takes much longer.
+
+    Args:
+        model: a folder with ``model.safetensors`` of a BERT.
+        device: ``cuda``, the current device. ``cpu`` works under ``TRITON_INTERPRET=1`` only.
+        dtype: of the weights and activations; sums are float32.
+        label: the readable part of the name.
+        max_tokens: tokens of one forward at most, and of the working memory.
+
+    Raises:
+        BackendUnavailable: no such device.
+        InvalidConfig: the folder's model cannot be run here.
+    """
+
+    def __init__(
+        self,
+        model: ModelFolder,
+        *,
+        device: str = "cuda",
+        dtype: Literal["float16", "bfloat16", "float32"] = "float16",
+        label: str = "gpu",
+        max_tokens: int = 65_536,
+    ) -> None:
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise BackendUnavailable(f"the GPU encoder needs {device!r}; torch sees no CUDA device")
+        self._device = torch.device(device)
+        self.max_length = model.max_length
+        self.max_tokens = _round_up(max(max_tokens, model.max_length))
+        self._bert = GpuBert(
+            _load(model),
+            model.config,
+            pooling=model.pooling,
+            max_tokens=self.max_tokens,
+            device=self._device,
+            dtype=getattr(torch, dtype),
+        )
+        self.dim = self._bert.dim
+        self.name = f"{label}:{dtype}:{model.digest()[:16]}"
+        self._tokenizer = TextTokenizer(model.tokenizer, model.max_length)
+        # Ids, then starts: one copy to the device. A text has a token or more.
+        ints = {"device": self._device, "dtype": torch.int32}
+        self._input = torch.zeros(2 * self.max_tokens + 1, **ints)
+        self._output = torch.zeros(self.max_tokens, self.dim, device=self._device)
+        self._graphs: dict[tuple[int, int, int], torch.cuda.CUDAGraph] = {}
+        self._lock = Lock()
+
+    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
+        """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        for start, ids in self._tokenised(texts):
+            for rows in _batches([max(1, len(row)) for row in ids], self.max_tokens):
+                batch = pack([ids[row] for row in rows])
+                vectors[[start + row for row in rows]] = self.forward(batch)
+                if progress:
+                    progress(len(rows))
+        return vectors
+
+    def tokenize(self, texts: Sequence[str]) -> Packed:
+        """Texts to one packed batch, each cut to ``max_length`` tokens."""
+        return pack(self._tokenizer.ids(texts))
+
+    def forward(self, tokens: Packed) -> F32:
+        """One batch of at most ``max_tokens`` tokens: float32 ``[B, D]``, unit rows."""
+        with self._lock:
+            vectors: F32 = self._forward(tokens).cpu().numpy()
+        return vectors
+
+    def forward_device(self, tokens: Packed) -> Tensor:
+        """The same, left on the device: float32 ``[B, D]``, ready in the current stream's order.
+
+        The rows lie in memory that the next forward overwrites, so work on them must be queued
+        before it on the same stream. The caller keeps other threads out; `on_device` does it.
+        """
+        return self._forward(tokens)
+
+    @contextmanager
+    def on_device(self, tokens: Packed) -> Iterator[Tensor]:
+        """The vectors as `forward_device` gives them, kept until the block ends."""
+        with self._lock:
+            yield self._forward(tokens)
+
+    def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[int, list[list[int]]]]:
+        """Where each part of the texts starts, and its ids; the next part is under way already."""
+        step, ids = _TEXTS_AT_ONCE, self._tokenizer.ids
+        if len(texts) <= step:
+            if texts:
+                yield 0, ids(texts)
+            return
+        with ThreadPoolExecutor(1) as worker:
+            ahead = worker.submit(ids, texts[:step])
+            for start in range(0, len(texts), step):
+                now, ahead = ahead, worker.submit(ids, texts[start + step : start + 2 * step])
+                yield start, now.result()
+
+    def _forward(self, tokens: Packed) -> Tensor:
+        count, texts = len(tokens.ids), len(tokens.starts) - 1
+        if texts == 0:
+            return self._output[:0]
+        if count > self.max_tokens:
+            raise ValueError(f"{count} tokens; expected at most {self.max_tokens}")
+        shape = _shape(count, texts, tokens.longest)
+        total, slots, _ = shape
+        host = torch.zeros(total + slots + 1, dtype=torch.int32, pin_memory=self._cuda)
+        values = host.numpy()
+        values[:count] = tokens.ids
+        values[total : total + texts + 1] = tokens.starts
+        values[total + texts + 1 :] = count
+        self._input[: len(host)].copy_(host, non_blocking=True)
+        if not self._cuda:
+            self._launch(shape)
+        elif graph := self._graphs.get(shape):
+            graph.replay()
+        else:
+            self._launch(shape)  # compiles, which a capture cannot
+            self._capture(shape)
+        return self._output[:texts]
+
+    @property
+    def _cuda(self) -> bool:
+        return str(self._device.type) == "cuda"
+
+    def _launch(self, shape: tuple[int, int, int]) -> None:
+        total, slots, longest = shape
+        ids, starts = self._input[:total], self._input[total : total + slots + 1]
+        self._bert.run(ids, starts, self._output[:slots], longest=longest)
+
+    def _capture(self, shape: tuple[int, int, int]) -> None:
+        if len(self._graphs) == _GRAPHS:
+            torch.cuda.synchronize(self._device)  # the oldest may be running
+            self._graphs.pop(next(iter(self._graphs)))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._launch(shape)
+        self._graphs[shape] = graph
+
+
+def pack(ids: Sequence[Sequence[int]]) -> Packed:
+    """Lay texts end to end; an empty text is one padding token that counts."""
+    filled = [row or [0] for row in ids]
+    lengths = np.fromiter(map(len, filled), np.int32, len(filled))
+    starts = np.zeros(len(filled) + 1, np.int32)
+    np.cumsum(lengths, out=starts[1:])
+    flat = np.fromiter(chain.from_iterable(filled), np.int32, int(starts[-1]))
+    return Packed(flat, starts, int(lengths.max(initial=1)))
+
+
+def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Rows by falling length, in batches of at most ``max_tokens`` tokens."""
+    rows: list[int] = []
+    room = max_tokens
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if lengths[row] > room:
+            yield rows
+            rows, room = [], max_tokens
+        rows.append(row)
+        room -= lengths[row]
+    if rows:
+        yield rows
+
+
+def _shape(tokens: int, texts: int, longest: int) -> tuple[int, int, int]:
+    """The shape of the graph that serves a batch: tokens, texts and the longest, rounded up."""
+    total = _round_up(tokens)
+    slots = min(total, 1 << (texts - 1).bit_length())
+    return total, slots, 1 << max(4, (longest - 1).bit_length())
+
+
+def _round_up(tokens: int) -> int:
+    """The next multiple of 16, or of an eighth of the power of two below: few shapes, little lost.
+
+    At most 12 % more than ``tokens``, and 15 tokens.
+    """
+    step = max(16, 1 << max(0, (tokens - 1).bit_length() - 4))
+    return -(-tokens // step) * step
+
+
+def _load(model: ModelFolder) -> dict[str, Tensor]:
+    if model.weights.suffix != ".safetensors":
+        message = f"{model.weights}: the GPU encoder runs a BERT's model.safetensors only"
+        raise InvalidConfig(message)
+    try:
+        weights: dict[str, Tensor] = load_file(model.weights)
+    except SafetensorError as error:
+        raise InvalidConfig(f"{model.weights}: {error}") from error
+    return weights
