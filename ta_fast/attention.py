@@ -113,22 +113,20 @@ class ToolAttention:
             return []
         snapshot = self._snapshot
         facts = [turn.current_facts() for turn in turns]
-        started = perf_counter()
-        queries = self._encoder.encode([_text(turn) for turn in turns])
-        encoded = perf_counter()
         allowed = np.array([snapshot.index.gate.allowed(f) for f in facts])
         k = min(max(turn.top_k for turn in turns), max(1, len(snapshot.index)))
         thresholds = np.array([turn.threshold for turn in turns], dtype=np.float32)
-        top = snapshot.scorer.topk(queries, allowed, k, thresholds)
-        scored = perf_counter()
-        seconds = {"encode": encoded - started, "score": scored - encoded}
+        texts = [_text(turn) for turn in turns]
+        heard = listening(self._on_event)
+        routed = snapshot.pipeline.route(texts, allowed, k, thresholds, vectors=heard)
+        top, queries, seconds = routed.top, routed.queries, routed.seconds
         promotions = []
         for b, turn in enumerate(turns):
             rows, scores = top.rows[b, : turn.top_k].tolist(), top.scores[b, : turn.top_k].tolist()
             found = zip(rows, scores, strict=True)
             best = {snapshot.index.ids[row]: score for row, score in found if row >= 0}
             promotion = self._promote(snapshot, turn, best, allowed[b], seconds)
-            if listening(self._on_event):
+            if queries is not None and heard:
                 intent = turn.intent if self._log_intent else None
                 emit(route_event(promotion, queries[b], intent), self._on_event)
             promotions.append(promotion)

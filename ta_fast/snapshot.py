@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ta_fast.catalog import Catalog
 from ta_fast.encoder import Encoder
+from ta_fast.pipeline import Pipeline
 from ta_fast.prompt import POOL_HEADER
 from ta_fast.scorer import make_scorer
 from ta_fast.tokens import count_tokens
@@ -22,6 +23,7 @@ class Snapshot:
     Attributes:
         index: The immutable ``ToolIndex``.
         scorer: Scores batches against it.
+        pipeline: Texts to rows: the encoder and the scorer as one step.
         pool_size: (allowed tools, pool tokens) of a state's allowed classes, as bytes.
         pool_text: The summary pool of a state's allowed classes, as bytes.
     """
@@ -30,6 +32,7 @@ class Snapshot:
         catalog.embed(encoder)
         self.index = catalog.snapshot(encoder)
         self.scorer = make_scorer(scorer, self.index.matrix)
+        self.pipeline = Pipeline(encoder, self.scorer)
         self.pool_size = lru_cache(maxsize=1024)(self._pool_size)
         self.pool_text = lru_cache(maxsize=REMEMBERED_POOLS)(self._pool_text)
         self._catalog = catalog

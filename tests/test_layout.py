@@ -17,6 +17,7 @@ LEVELS = [
     {"tokens", "wire", "gate"},
     {"session", "schemas", "prompt", "encoder", "scorer", "events"},
     {"catalog", "calls"},
+    {"pipeline"},
     {"snapshot", "check", "evaluate"},
     {"attention"},
     {"config", "commands", "testing"},

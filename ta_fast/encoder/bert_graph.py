@@ -163,6 +163,7 @@ def _external(name: str, array: F32) -> onnx.TensorProto:
 
 
 def check_config(config: JsonObject) -> None:
+    """Refuse a variant of BERT that is not built here; InvalidConfig names what was found."""
     expected = {
         "model_type": ("bert", None),
         "hidden_act": ("gelu", "gelu"),

@@ -40,6 +40,20 @@ class Packed:
     starts: I32
     longest: int
 
+    def split(self, max_tokens: int) -> Iterator[tuple[slice, Packed]]:
+        """The same texts in parts of at most ``max_tokens`` tokens, in order, and which they are.
+
+        A text is at most ``max_tokens`` long.
+        """
+        first, texts = 0, len(self.starts) - 1
+        while first < texts:
+            room = int(self.starts[first]) + max_tokens
+            last = int(np.searchsorted(self.starts, room, side="right")) - 1
+            begin, end = self.starts[first], self.starts[last]
+            part = Packed(self.ids[begin:end], self.starts[first : last + 1] - begin, self.longest)
+            yield slice(first, last), part
+            first = last
+
 
 class GpuEncoder:
     """Unit vectors from a BERT's folder, on a GPU. Safe to call from several threads.
