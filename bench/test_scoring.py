@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from statistics import median
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.common import ratio
 from ta_fast.scorer import NumpyScorer
 from ta_fast_kernels import ToolMatrix, TopK, gated_topk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 DIM = 384
@@ -60,18 +57,6 @@ def unit_vectors(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     return vectors
 
 
-def ratio(measured: Callable[[], object], base: Callable[[], object], rounds: int = 101) -> float:
-    """Median, over rounds, of the time of ``measured`` in times of ``base`` just after it."""
-    ratios = []
-    for _ in range(rounds):
-        start = perf_counter()
-        measured()
-        between = perf_counter()
-        base()
-        ratios.append((between - start) / (perf_counter() - between))
-    return median(ratios)
-
-
 @pytest.mark.parametrize("gate", GATES)
 def test_batch(benchmark: BenchmarkFixture, gate: str) -> None:
     """64 turns against 10,000 tools cost at most 1.5 bare matrix products."""
@@ -79,7 +64,7 @@ def test_batch(benchmark: BenchmarkFixture, gate: str) -> None:
     problem.check()
     benchmark(problem.topk)
     if benchmark.enabled:
-        found = ratio(problem.topk, problem.product)
+        found = ratio(problem.topk, problem.product, 101)
         benchmark.extra_info["ratio to matrix product"] = round(found, 3)
         assert found <= MOST
 
@@ -96,5 +81,5 @@ def test_one_turn(benchmark: BenchmarkFixture, count: int) -> None:
     problem.check()
     benchmark(problem.topk)
     if benchmark.enabled:
-        found = ratio(problem.topk, problem.product)
+        found = ratio(problem.topk, problem.product, 101)
         benchmark.extra_info["ratio to matrix product"] = round(found, 3)
