@@ -14,13 +14,17 @@ from ta_fast.encoder.onnx_encoder import OnnxEncoder
 from ta_fast.types import Source
 
 LIMIT = 1.15
-# 22 to 26 tokens, the length of a median intent in the public sets that bench/test_retrieval.py
-# reads; and short ones, whose cost is recorded too.
+# About 31 tokens each, the mean length of an intent over the public sets that
+# bench/test_retrieval.py reads; and short ones, whose cost is recorded too.
 INTENTS = [
-    "close the stale issues in my repository and tell the channel which ones are older than a year",
-    "export the invoices of last month to a spreadsheet and send the link to everybody in finance",
-    "who is assigned to the ticket about the login page that breaks on phones, and is it overdue?",
-    "merge the feature branch into main once all of its tests have passed and delete it afterwards",
+    "close the stale issues in my repository, tell the channel which ones are older than a year, "
+    "and leave those that somebody has commented on this week alone",
+    "export the invoices of last month to a spreadsheet, add a column with the days that each one "
+    "is overdue, and send the link to everybody in finance",
+    "who is assigned to the ticket about the login page that breaks on phones, is it overdue, and "
+    "has anybody linked a pull request to it since Monday?",
+    "merge the feature branch into main once all of its tests have passed, delete it afterwards, "
+    "and write one line about it into the release notes",
 ]
 SHORT_INTENTS = [
     "close the stale issues in my repository and tell the channel about it",
@@ -45,7 +49,7 @@ def attention(encoder: OnnxEncoder) -> ToolAttention:
     return ToolAttention(catalog, encoder)
 
 
-@pytest.mark.parametrize("intents", [INTENTS, SHORT_INTENTS], ids=["24-tokens", "15-tokens"])
+@pytest.mark.parametrize("intents", [INTENTS, SHORT_INTENTS], ids=["31-tokens", "15-tokens"])
 def test_turn_costs_little_more_than_its_forward(
     benchmark: BenchmarkFixture,
     encoder: OnnxEncoder,

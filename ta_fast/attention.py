@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from os import urandom
 from time import perf_counter
 
@@ -20,6 +21,9 @@ from ta_fast.prompt import Delivery, Form, Prompt, render
 from ta_fast.schemas import SchemaLoader
 from ta_fast.snapshot import Snapshot
 from ta_fast.types import U32, PromotedTool, Promotion, ToolCall, Turn, Verdict
+
+_PROCESS = urandom(6).hex()
+_COUNTER = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +158,14 @@ class ToolAttention:
             for schema in schemas
             if schema is not None
         )
-        count, pool_tokens = snapshot.pool_size(allowed.tobytes())
+        permitted, pool_tokens = snapshot.pool_size(allowed.tobytes())
         return Promotion(
-            handle=urandom(8).hex(),
+            handle=f"{_PROCESS}-{next(_COUNTER):x}",
             turn=turn,
             epoch=index.epoch,
             tools=tools,
-            allowed=count,
-            gated=len(index) - count,
+            allowed=permitted,
+            gated=len(index) - permitted,
             pool_tokens=pool_tokens,
             schema_tokens=sum(tool.schema.tokens for tool in tools),
             seconds={**seconds, "load": perf_counter() - started},

@@ -17,7 +17,7 @@ from ta_fast_kernels.reference import TopK
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BACKENDS", "ToolMatrix", "TopK", "class_order", "gated_topk"]
+__all__ = ["BACKENDS", "ToolMatrix", "TopK", "check_operands", "class_order", "gated_topk"]
 
 BACKENDS = ("numpy", "reference")
 """Names of the implementations."""
@@ -53,14 +53,14 @@ def gated_topk(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
-    _check(queries, matrix, allowed, k, threshold)
+    check_operands(queries, matrix, allowed, k, threshold)
     if backend == "reference":
         tools, classes = matrix.to_rows()
         return reference.gated_topk(queries, tools, classes, allowed, k, threshold)
     return numpy_topk.gated_topk(queries, matrix, allowed, k, threshold)
 
 
-def _check(
+def check_operands(
     queries: NDArray[np.float32],
     matrix: ToolMatrix,
     allowed: NDArray[np.uint32],

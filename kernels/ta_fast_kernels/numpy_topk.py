@@ -25,6 +25,8 @@ BATCH = 128
 """Turns multiplied at once."""
 FEW = 4096
 """Tools up to which one turn has a path of its own."""
+FEW_CLASSES = 64
+"""Gate classes up to which it has."""
 BLOCK = 1 << 20
 """Approximate scores held at once (4 MB)."""
 PAIRS = 1024
@@ -47,12 +49,10 @@ def gated_topk(
     threshold: NDArray[np.float32],
 ) -> TopK:
     """``reference.gated_topk`` on a ``ToolMatrix``; the arguments are taken as valid."""
+    if len(queries) == 1 and 0 < len(matrix) <= FEW and matrix.n_classes <= FEW_CLASSES:
+        return _search_one(queries[0], matrix, allowed[0].tolist(), float(threshold[0]), k)
     best = unfilled(len(queries), k)
     k = min(k, len(matrix))
-    if len(queries) == 1 and 0 < len(matrix) <= FEW:
-        scores, rows = _search_one(queries[0], matrix, allowed[0], float(threshold[0]), k)
-        best.scores[0, : len(scores)], best.rows[0, : len(rows)] = scores, rows
-        return best
     for first in range(0, len(queries) if k else 0, BATCH):
         turns = slice(first, first + BATCH)
         part = TopK(best.scores[turns, :k], best.rows[turns, :k])
@@ -61,33 +61,33 @@ def gated_topk(
 
 
 def _search_one(
-    query: NDArray[np.float32],
-    matrix: ToolMatrix,
-    allowed: NDArray[np.uint32],
-    threshold: float,
-    k: int,
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    query: NDArray[np.float32], matrix: ToolMatrix, allowed: list[int], threshold: float, k: int
+) -> TopK:
     """The k best of few tools for one turn: ``_search`` in as few NumPy calls as will do.
 
     After an encoder's forward nothing is in the processor's caches, so it is the number
     of calls that costs.
     """
-    error = float(_error_bounds(query[None], matrix)[0])
+    error = float(error_bounds(query[None], matrix)[0])
     approx = matrix.vectors @ query
-    denied = _bits(~allowed[None], matrix.n_classes)[0]
-    if denied.any():
-        approx[np.repeat(denied, np.diff(matrix.starts)).view(np.bool_)] = DENIED
+    for g in range(matrix.n_classes):
+        if not allowed[g >> 5] >> (g & 31) & 1:
+            approx[matrix.starts[g] : matrix.starts[g + 1]] = DENIED
+    place = max(0, len(matrix) - k)
     ranked = approx.copy()
-    ranked.partition(len(approx) - k)
-    kth = float(ranked[len(approx) - k])
-    cut = max(kth - 2 * error, threshold - error, float(LEAST))
+    ranked.partition(place)
+    cut = max(float(ranked[place]) - 2 * error, threshold - error, float(LEAST))
     stored = (approx >= np.float32(cut)).nonzero()[0]
     scores = _exact(query, matrix.vectors[stored], error)
     rows = matrix.rows[stored]
     order = np.lexsort((rows, -scores))[:k]
-    scores = scores[order]
+    scores, rows = scores[order], rows[order]
+    if len(scores) == k and scores[-1] >= threshold:
+        return TopK(scores[None], rows[None])
+    best = unfilled(1, k)
     count = int((scores >= threshold).sum())
-    return scores[:count], rows[order[:count]]
+    best.scores[0, :count], best.rows[0, :count] = scores[:count], rows[:count]
+    return best
 
 
 def _search(
@@ -98,20 +98,20 @@ def _search(
     best: TopK,
 ) -> None:
     """Fill ``best [B, k]``, block by block of stored rows."""
-    error = _error_bounds(queries, matrix)
-    denied = _bits(~allowed, matrix.n_classes)
+    error = error_bounds(queries, matrix)
+    denied = class_bits(~allowed, matrix.n_classes)
     used = (denied.min(axis=0) == 0).nonzero()[0]
     for block in _blocks(used, matrix.starts, BLOCK // len(queries)):
         approx = _approximate(queries, matrix, denied, block, best.rows.shape[1])
         least = np.maximum(threshold, best.scores[:, -1])
         turns, stored = _sieve(approx, least, error, best.rows.shape[1])
         stored += block.start
-        scores = _rescore(queries, matrix, error, turns, stored)
+        scores = rescore(queries, matrix, error, turns, stored)
         keep = scores >= threshold[turns]
-        _merge(best, turns[keep], scores[keep], matrix.rows[stored[keep]])
+        merge(best, turns[keep], scores[keep], matrix.rows[stored[keep]])
 
 
-def _error_bounds(queries: NDArray[np.float32], matrix: ToolMatrix) -> NDArray[np.float64]:
+def error_bounds(queries: NDArray[np.float32], matrix: ToolMatrix) -> NDArray[np.float64]:
     """``[B]``: how far an approximate score can be from the score.
 
     Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: summed in any
@@ -124,7 +124,7 @@ def _error_bounds(queries: NDArray[np.float32], matrix: ToolMatrix) -> NDArray[n
     return norm_bounds(queries) * gamma + matrix.dim * 2.0**-126
 
 
-def _bits(words: NDArray[np.uint32], count: int) -> NDArray[np.uint8]:
+def class_bits(words: NDArray[np.uint32], count: int) -> NDArray[np.uint8]:
     """The first ``count`` bits of words ``[B, W]``, as zeros and ones ``[B, count]``."""
     octets = np.ascontiguousarray(words, dtype="<u4").view(np.uint8)
     return np.unpackbits(octets, axis=1, count=count, bitorder="little")
@@ -193,7 +193,7 @@ def _sieve(
     return turns[pair], place * groups + group[pair]
 
 
-def _rescore(
+def rescore(
     queries: NDArray[np.float32],
     matrix: ToolMatrix,
     error: NDArray[np.float64],
@@ -228,7 +228,7 @@ def _exact(
     return scores
 
 
-def _merge(
+def merge(
     best: TopK, turns: NDArray[np.intp], scores: NDArray[np.float32], rows: NDArray[np.int32]
 ) -> None:
     """Merge scored tools, ordered by turn, into ``best [B, k]``."""

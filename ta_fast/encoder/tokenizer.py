@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ta_fast.errors import InvalidConfig
 
@@ -23,6 +25,10 @@ English has 4 to 5 characters a token. The cut changes a vector only if the firs
 64 x limit characters (16,384 for MiniLM) hold fewer tokens than the limit: long runs of
 blanks, or of words over 100 characters, each of which is one unknown token.
 """
+REMEMBERED_WORDS = 1 << 15
+"""Words whose ids are kept."""
+LONGEST_REMEMBERED = 64
+"""Characters of such a word at most, so that what is kept is bounded."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -45,13 +51,38 @@ class TextTokenizer:
         self._tokenizer.enable_truncation(max_length)
         self._tokenizer.no_padding()
         self._characters = max_length * CHARACTERS_PER_TOKEN
+        self._max_length = max_length
+        self._splits_at_blanks = isinstance(self._tokenizer.pre_tokenizer, BertPreTokenizer)
+        self._word = lru_cache(REMEMBERED_WORDS)(self._word_ids)
+        whole, bare = self._tokenizer.encode("a").ids, self._word("a")
+        first = next((i for i, token in enumerate(whole) if [token] == bare), 0)
+        self._before, self._after = whole[:first], whole[first + len(bare) :]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, truncated, not padded."""
         readable = [self._readable(text) for text in texts]
         if len(readable) == 1:
-            return [self._tokenizer.encode(readable[0]).ids]
+            return [self._one(readable[0])]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(readable)]
+
+    def _one(self, text: str) -> list[int]:
+        """One text's ids; where a BERT's words are plain ASCII, put together from its words'.
+
+        A BERT's tokens never cross a blank, so a text's are those of its words. This is
+        several times faster when nothing is in the processor's caches, as after a forward.
+        """
+        if not (self._splits_at_blanks and text.isascii() and text.isprintable()):
+            ids: list[int] = self._tokenizer.encode(text).ids
+            return ids
+        words: list[int] = []
+        for word in text.split():
+            words += self._word(word) if len(word) <= LONGEST_REMEMBERED else self._word_ids(word)
+        room = self._max_length - len(self._before) - len(self._after)
+        return [*self._before, *words[:room], *self._after]
+
+    def _word_ids(self, word: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
+        return ids
 
     def _readable(self, text: str) -> str:
         text = text[: self._characters]
@@ -62,7 +93,7 @@ def pad(ids: Sequence[Sequence[int]]) -> Tokens:
     """Pad to the longest; an empty text is one padding token that counts."""
     if len(ids) == 1:
         alone = np.array([ids[0] or [0]], np.int64)
-        return Tokens(alone, np.ones_like(alone))
+        return Tokens(alone, np.ones(alone.shape, np.int64))
     lengths = np.array([max(1, len(row)) for row in ids], np.int64)
     width = int(lengths.max(initial=1))
     padded = np.zeros((len(ids), width), np.int64)

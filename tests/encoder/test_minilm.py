@@ -72,6 +72,24 @@ def test_vector_does_not_depend_on_companions(
     assert minilm.encode(batch)[row] @ together > 1 - 1e-5
 
 
+ASCII = st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size=80)
+WORDS = st.lists(
+    st.sampled_from(
+        ["don't", "[SEP]", "[CLS]x", "snake_case", "a" * 70, "b" * 120, "3.14", "##ing", "é"]
+    )
+    | ASCII
+).map(" ".join)
+
+
+@given(text=WORDS | st.text() | WORDS.map(lambda text: text * 40))
+@settings(max_examples=500)
+def test_one_text_has_the_ids_that_it_has_in_a_batch(minilm: OnnxEncoder, text: str) -> None:
+    """The short way for one plain text gives the tokenizer's own ids, truncation included."""
+    one, both = minilm.tokenize([text]), minilm.tokenize([text, ""])
+    length = int(both.mask[0].sum())
+    assert one.ids[0].tolist() == both.ids[0, :length].tolist()
+
+
 def test_many_texts_keep_their_order(minilm: OnnxEncoder) -> None:
     """Sorting by length and batching inside are not seen, and progress adds up."""
     texts = [f"tool number {i} " + "reads a file " * (i % 7) for i in range(150)]
