@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import logging
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol, cast
 
-from ta_fast.errors import InvalidConfig
+from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.scorer.numpy_scorer import NumpyScorer
 
 if TYPE_CHECKING:
@@ -13,8 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["SCORERS", "NumpyScorer", "Scorer", "make_scorer"]
 
-SCORERS = ("auto", "numpy")
-"""Names that ``make_scorer`` takes; ``auto`` is the best one that works here."""
+SCORERS = ("auto", "numpy", "torch", "faiss", "triton")
+"""Names that ``make_scorer`` takes.
+
+``auto`` is ``triton`` where torch is loaded (by a GPU encoder, say) and sees a GPU, else
+``numpy``: it never loads torch to find out.
+"""
+
+# A scorer's class, and the pip extra that brings what it needs.
+_CLASSES = {
+    "torch": ("TorchScorer", "torch"),
+    "faiss": ("FaissScorer", "faiss-cpu"),
+    "triton": ("TritonScorer", "gpu"),
+}
 
 
 class Scorer(Protocol):
@@ -24,7 +39,7 @@ class Scorer(Protocol):
         """The best k allowed tools of each turn; see ``ta_fast_kernels.gated_topk``.
 
         Safe to call from several threads. Every scorer returns the same bits, whatever
-        else is in the batch.
+        else is in the batch, unless its class says otherwise.
 
         Args:
             queries: ``[B, D]``.
@@ -39,11 +54,32 @@ class Scorer(Protocol):
 
 
 def make_scorer(name: str, matrix: ToolMatrix) -> Scorer:
-    """The scorer of that name over ``matrix``.
+    """The scorer of that name over ``matrix``; ``torch`` and ``faiss`` take a GPU if there is one.
 
     Raises:
         InvalidConfig: no scorer has that name.
+        BackendUnavailable: a package or device that the scorer needs is absent.
     """
     if name not in SCORERS:
         raise InvalidConfig(f"scorer: expected one of {', '.join(SCORERS)}, found {name!r}")
-    return NumpyScorer(matrix)
+    if name == "auto":
+        name = _best()
+    if name == "numpy":
+        return NumpyScorer(matrix)
+    class_name, extra = _CLASSES[name]
+    try:
+        module = import_module(f"ta_fast.scorer.{name}_scorer")
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"scorer {name!r}: {error}; pip install 'ta-fast[{extra}]'"
+        ) from error
+    return cast("Scorer", getattr(module, class_name)(matrix))
+
+
+def _best() -> str:
+    """What ``auto`` stands for now; said in the log."""
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_available() and find_spec("triton") is not None
+    name = "triton" if on_gpu else "numpy"
+    logging.getLogger("ta_fast").info("scorer auto: %s", name)
+    return name

@@ -30,6 +30,10 @@ pytest.importorskip("triton", reason="triton is not installed")
 from triton import knobs  # noqa: E402
 
 from ta_fast.encoder import gpu_encoder, triton_bert  # noqa: E402
+from ta_fast.pipeline import Pipeline  # noqa: E402
+from ta_fast.scorer.triton_scorer import TritonScorer  # noqa: E402
+from ta_fast_kernels import ToolMatrix  # noqa: E402
+from tests.triton_interpreter import mend_interpreter  # noqa: E402
 
 INTERPRETED = bool(knobs.runtime.interpret)
 DEVICES = [
@@ -242,3 +246,26 @@ def test_missing_extra_says_what_to_install() -> None:
     """Without torch the error names the extra."""
     with pytest.raises(BackendUnavailable, match=r"'torch'.*ta-fast\[gpu\]"):
         make_encoder("gpu")
+
+
+def test_vectors_go_from_encoder_to_scorer_on_the_device(
+    folder: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts to rows without the host gives the rows that the way over the host gives."""
+    if INTERPRETED:
+        mend_interpreter(monkeypatch)
+    made = encoder(folder, device, max_tokens=256)
+    texts = [f"{TEXTS[i % 4]} list" for i in range(23)] + ["the " * 150, "list " * 150]
+    vectors = made.encode([f"{text} the" for text in texts])
+    classes = (np.arange(len(texts)) % 3).astype(np.int32)
+    matrix = ToolMatrix.from_rows(vectors, classes, 3)
+    pipeline = Pipeline(made, TritonScorer(matrix, device=device))
+    assert pipeline.on_device
+    allowed = np.array([[1 + i % 7] for i in range(len(texts))], np.uint32)
+    threshold = np.full(len(texts), -1, np.float32)
+    found = pipeline.route(texts, allowed, 4, threshold).top
+    expected = pipeline.route(texts, allowed, 4, threshold, vectors=True).top
+    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-3)
+    assert ((found.rows >= 0) == (expected.rows >= 0)).all()
+    permitted = allowed[:, 0, None] >> classes[np.maximum(found.rows, 0)].astype(np.uint32) & 1
+    assert permitted[found.rows >= 0].all()

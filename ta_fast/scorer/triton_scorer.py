@@ -1,0 +1,203 @@
+"""The scorer on an NVIDIA GPU, in Triton: vectors rounded to 16 bits, everything else exact."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ta_fast.errors import BackendUnavailable
+from ta_fast_kernels import ToolMatrix, TopK, check_operands, gated_topk
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ta_fast.types import F32, U32
+
+DTYPES = ("float16", "bfloat16")
+"""What vectors can be rounded to."""
+
+
+class TritonScorer:
+    """Scores on a GPU. Holds a copy of the matrix there, rounded to ``dtype``.
+
+    Scores and rows are, bit for bit, the reference's on the rounded vectors. Scorers of two
+    epochs share nothing. A scorer serves one call at a time; others wait.
+
+    Args:
+        matrix: the tools.
+        device: a CUDA device's name.
+        dtype: one of ``DTYPES``.
+
+    Raises:
+        BackendUnavailable: torch, triton or the device is missing.
+        ValueError: another dtype, or a vector with a number too large for it.
+    """
+
+    def __init__(self, matrix: ToolMatrix, *, device: str = "cuda", dtype: str = "float16") -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, found {dtype!r}")
+        self._torch, kernels = _backend(device)
+        self._dtype = getattr(self._torch, dtype)
+        self._largest = float(self._torch.finfo(self._dtype).max)
+        self._check_range("vectors", matrix.vectors)
+        self._matrix = matrix
+        self.search = kernels.search_of(matrix, self._dtype, self._torch.device(device))
+        self._most = int(kernels.MAX_K)
+        self._rounded: ToolMatrix | None = None
+        self._staging: dict[tuple[int, int, bool], _Staging] = {}
+        self._lock = threading.Lock()
+
+    def topk(self, queries: F32, allowed: U32, k: int, threshold: F32) -> TopK:
+        """See ``Scorer.topk``. k beyond 64 is served by the CPU: the same bits, slower."""
+        check_operands(queries, self._matrix, allowed, k, threshold)
+        self._check_range("queries", queries)
+        best = TopK(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
+        with self._lock:
+            if k > self._most:
+                return self._on_cpu(queries, allowed, k, threshold)
+            self._fill(best, queries, allowed, threshold)
+        return best
+
+    def topk_from(self, vectors: Any, allowed: U32, k: int, threshold: F32) -> TopK:
+        """``topk`` of unit vectors ``[B, D]`` that a GPU encoder left on this device.
+
+        They are read in the order of the caller's stream; the answer is on the host.
+        """
+        if k > self._most:
+            queries: F32 = vectors.float().cpu().numpy()
+            return self.topk(queries, allowed, k, threshold)
+        turns = len(vectors)
+        best = TopK(np.empty((turns, k), np.float32), np.empty((turns, k), np.int32))
+        with self._lock:
+            self._fill(best, vectors, allowed, threshold)
+        return best
+
+    def _fill(self, best: TopK, queries: Any, allowed: U32, threshold: F32) -> None:
+        k, on_host = best.rows.shape[1], isinstance(queries, np.ndarray)
+        for i in range(0, len(queries), self.search.max_turns):
+            part = slice(i, i + self.search.max_turns)
+            staging = self._staged(len(queries[part]), k, on_host)
+            found = staging.run(queries[part], allowed[part], threshold[part])
+            best.scores[part], best.rows[part] = found
+
+    def topk_device(
+        self, queries: Any, allowed: Any, k: int, threshold: Any, out: Any = None
+    ) -> tuple[Any, Any]:
+        """Tensors of the device in and out; capturable in a CUDA graph; see ``GroupSearch.topk``.
+
+        Not safe beside another call of this scorer on another stream.
+        """
+        scores, rows = self.search.topk(queries, allowed, k, threshold, out)
+        return scores, rows
+
+    def _check_range(self, name: str, vectors: F32) -> None:
+        found = max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
+        if found > self._largest:
+            raise ValueError(f"{name}: expected at most {self._largest:g}, found {found:g}")
+
+    def _staged(self, turns: int, k: int, on_host: bool) -> _Staging:
+        key = 1 << (turns - 1).bit_length(), k, on_host
+        if key not in self._staging:
+            self._staging[key] = _Staging(self._torch, self.search, self._matrix, self._dtype, *key)
+        return self._staging[key]
+
+    def _on_cpu(self, queries: F32, allowed: U32, k: int, threshold: F32) -> TopK:
+        if self._rounded is None:
+            old = self._matrix
+            self._rounded = ToolMatrix(self._round(old.vectors), old.rows, old.starts)
+        return gated_topk(self._round(queries), self._rounded, allowed, k, threshold)
+
+    def _round(self, vectors: F32) -> F32:
+        rounded: F32 = self._torch.from_numpy(vectors.copy()).to(self._dtype).float().numpy()
+        return rounded
+
+
+class _Staging:
+    """Buffers for so many turns on both sides, and the captured call between them."""
+
+    def __init__(
+        self,
+        torch: ModuleType,
+        search: Any,
+        matrix: ToolMatrix,
+        dtype: Any,
+        turns: int,
+        k: int,
+        on_host: bool,
+    ) -> None:
+        self._search, self._torch, self._k = search, torch, k
+        self._uploaded = slice(None) if on_host else slice(1, None)  # queries come first
+        self._graphed = search.device.type == "cuda"
+        shapes = [
+            ((turns, matrix.dim), torch.float32),
+            ((turns, matrix.n_words), torch.int32),
+            ((turns,), torch.float32),
+        ]
+        self._host = [torch.zeros(s, dtype=t, pin_memory=self._graphed) for s, t in shapes]
+        self._there = [torch.zeros_like(h, device=search.device) for h in self._host]
+        self._queries = torch.zeros((turns, search.dim), dtype=dtype, device=search.device)
+        self._out = torch.zeros((2, turns, k), dtype=torch.int32, device=search.device)
+        self._found = torch.zeros((2, turns, k), dtype=torch.int32, pin_memory=self._graphed)
+        if self._graphed:
+            self._stream = torch.cuda.Stream(search.device)
+            with torch.cuda.stream(self._stream):
+                self._call()
+            self._stream.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._call()
+
+    def run(self, queries: Any, allowed: U32, threshold: F32) -> tuple[F32, Any]:
+        """Scores and rows of up to as many turns as there is room for."""
+        turns = len(queries)
+        on_host = isinstance(queries, np.ndarray)
+        if on_host:
+            self._host[0].numpy()[:turns] = queries
+        self._host[1].numpy()[:turns] = allowed.view(np.int32)
+        self._host[1].numpy()[turns:] = 0  # the other turns may use nothing
+        self._host[2].numpy()[:turns] = threshold
+        if not self._graphed:
+            if not on_host:
+                self._there[0][:turns].copy_(queries)
+            self._call()
+        else:
+            if not on_host:
+                self._stream.wait_stream(self._torch.cuda.current_stream())
+            with self._torch.cuda.stream(self._stream):
+                if not on_host:
+                    self._there[0][:turns].copy_(queries)
+                self._graph.replay()
+            self._stream.synchronize()
+        scores, rows = self._found.numpy()[:, :turns]
+        return scores.view(np.float32), rows
+
+    def _call(self) -> None:
+        for host, there in list(zip(self._host, self._there, strict=True))[self._uploaded]:
+            there.copy_(host, non_blocking=True)
+        queries, allowed, threshold = self._there
+        self._queries[:, : queries.shape[1]].copy_(queries)
+        out = self._out[0].view(self._torch.float32), self._out[1]
+        self._search.topk(self._queries, allowed, self._k, threshold, out)
+        self._found.copy_(self._out, non_blocking=True)
+
+
+def _backend(device: str) -> tuple[ModuleType, ModuleType]:
+    """Torch and the kernels, or why they do not work here."""
+    try:
+        import torch
+
+        from ta_fast_kernels import triton_topk
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"scorer 'triton': {error.name} is missing; pip install 'ta-fast[gpu]'"
+        ) from error
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not interpreted and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise BackendUnavailable(
+            f"scorer 'triton': expected a CUDA device that torch sees, found {device!r}; "
+            f"this torch is {torch.__version__}"
+        )
+    return torch, triton_topk
