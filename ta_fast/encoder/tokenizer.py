@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -61,24 +62,28 @@ class TextTokenizer:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, truncated, not padded."""
         readable = [self._readable(text) for text in texts]
-        if len(readable) == 1:
-            return [self._one(readable[0])]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(readable)]
+        ids = [self._of_words(text) for text in readable]
+        others = [place for place, row in enumerate(ids) if not row]
+        if others:
+            found = self._tokenizer.encode_batch_fast([readable[place] for place in others])
+            for place, encoding in zip(others, found, strict=True):
+                ids[place] = encoding.ids
+        return ids
 
-    def _one(self, text: str) -> list[int]:
-        """One text's ids; where a BERT's words are plain ASCII, put together from its words'.
+    def _of_words(self, text: str) -> list[int]:
+        """The ids of a plain ASCII text, from its words'; none where that is not to be had.
 
-        A BERT's tokens never cross a blank, so a text's are those of its words. This is
-        several times faster when nothing is in the processor's caches, as after a forward.
+        A BERT's tokens never cross a blank, so a text's are those of its words, and most
+        words have been seen. One thread does this as fast as sixteen do the whole work.
         """
         if not (self._splits_at_blanks and text.isascii() and text.isprintable()):
-            ids: list[int] = self._tokenizer.encode(text).ids
-            return ids
-        words: list[int] = []
-        for word in text.split():
-            words += self._word(word) if len(word) <= LONGEST_REMEMBERED else self._word_ids(word)
+            return []
+        words = text.split()
+        if not words or max(map(len, words)) > LONGEST_REMEMBERED:
+            return []
+        tokens = list(chain.from_iterable(map(self._word, words)))
         room = self._max_length - len(self._before) - len(self._after)
-        return [*self._before, *words[:room], *self._after]
+        return [*self._before, *tokens[:room], *self._after]
 
     def _word_ids(self, word: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids

@@ -194,8 +194,9 @@ def _backend(device: str) -> tuple[ModuleType, ModuleType]:
         raise BackendUnavailable(
             f"scorer 'triton': {error.name} is missing; pip install 'ta-fast[gpu]'"
         ) from error
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if not interpreted and not (device.startswith("cuda") and torch.cuda.is_available()):
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
+    interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if not (on_gpu or interpreted):
         raise BackendUnavailable(
             f"scorer 'triton': expected a CUDA device that torch sees, found {device!r}; "
             f"this torch is {torch.__version__}"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from ta_fast.encoder import make_encoder, model_folder
 from ta_fast.encoder.onnx_encoder import OnnxEncoder
@@ -81,13 +82,16 @@ WORDS = st.lists(
 ).map(" ".join)
 
 
-@given(text=WORDS | st.text() | WORDS.map(lambda text: text * 40))
+@given(texts=st.lists(WORDS | st.text() | WORDS.map(lambda text: text * 40), max_size=4))
 @settings(max_examples=500)
-def test_one_text_has_the_ids_that_it_has_in_a_batch(minilm: OnnxEncoder, text: str) -> None:
-    """The short way for one plain text gives the tokenizer's own ids, truncation included."""
-    one, both = minilm.tokenize([text]), minilm.tokenize([text, ""])
-    length = int(both.mask[0].sum())
-    assert one.ids[0].tolist() == both.ids[0, :length].tolist()
+def test_tokens_are_the_models_own(minilm: OnnxEncoder, texts: list[str]) -> None:
+    """The short way for plain texts gives the tokenizer's own ids, truncation included."""
+    own = Tokenizer.from_file(str(model_folder.minilm_folder() / "tokenizer.json"))
+    own.no_padding()
+    own.enable_truncation(minilm.max_length)
+    tokens = minilm.tokenize(texts)
+    for text, ids, mask in zip(texts, tokens.ids, tokens.mask, strict=True):
+        assert ids[: mask.sum()].tolist() == own.encode(text).ids
 
 
 def test_many_texts_keep_their_order(minilm: OnnxEncoder) -> None:
