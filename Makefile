@@ -33,10 +33,12 @@ test-torch: $(VENV)/.dev
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/encoder tests/kernels tests/test_scorer.py
 
 # On a machine with a GPU: measure, then make the README's table and plot of it.
+MODEL = $$($(PYTHON) -c "from ta_fast.encoder.model_folder import minilm_folder as f; print(f())")
 bench-gpu:
 	$(PYTHON) -m bench.gpu_peers bench/results/gpu_peers.json
 	$(PYTHON) bench/gpu_scoring.py --out bench/results/gpu_scoring.json
-	$(PYTHON) bench/gpu_encoder.py --out bench/results/gpu_encoder.json
+	$(PYTHON) bench/gpu_encoder.py $(MODEL) --out bench/results/gpu_encoder.json
+	$(PYTHON) -m bench.gpu_pipeline $(MODEL) bench/results/gpu_pipeline.json
 	$(PYTHON) -m bench.report bench/results --plot docs/scoring.svg
 
 $(VENV)/bin/python:

@@ -210,6 +210,7 @@ def test_absent_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, f"ta_fast.scorer.{name}_scorer", raising=False)
     for module in [m for m in sys.modules if m.startswith(f"ta_fast_kernels.{name}")]:
         monkeypatch.delitem(sys.modules, module)
+        monkeypatch.delattr(module, raising=False)
     with pytest.raises(BackendUnavailable, match=rf"{name}.*'ta-fast\["):
         make_scorer(name, ToolMatrix.from_rows(AXES, CLASSES, 2))
 
