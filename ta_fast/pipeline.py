@@ -21,7 +21,7 @@ from ta_fast.encoder import Encoder
 from ta_fast.scorer import Scorer
 from ta_fast.types import F32, U32, TopK
 
-TEXTS_AT_ONCE = 2048
+TEXTS_AT_ONCE = 4096
 """Turns that share one batch on a GPU; the next ones are tokenised meanwhile."""
 AHEAD = 2
 """Batches that are being tokenised while one is computed."""
