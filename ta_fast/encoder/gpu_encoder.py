@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from threading import Lock
 from typing import Literal, TypeAlias
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from ta_fast.encoder.gpu_bert import GpuBert
 from ta_fast.encoder.model_folder import ModelFolder
-from ta_fast.encoder.tokenizer import TextTokenizer
+from ta_fast.encoder.tokenizer import PADDING, TextTokenizer, token_count
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
 
@@ -108,17 +107,17 @@ class GpuEncoder:
     def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
         """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
         vectors = np.empty((len(texts), self.dim), np.float32)
-        for start, ids in self._tokenised(texts):
-            for rows in _batches([max(1, len(row)) for row in ids], self.max_tokens):
-                batch = pack([ids[row] for row in rows])
-                vectors[[start + row for row in rows]] = self.forward(batch)
+        for start, rows in self._tokenised(texts):
+            for places in _batches([token_count(row) for row in rows], self.max_tokens):
+                batch = pack([rows[place] for place in places])
+                vectors[[start + place for place in places]] = self.forward(batch)
                 if progress:
-                    progress(len(rows))
+                    progress(len(places))
         return vectors
 
     def tokenize(self, texts: Sequence[str]) -> Packed:
         """Texts to one packed batch, each cut to ``max_length`` tokens."""
-        return pack(self._tokenizer.ids(texts))
+        return pack(self._tokenizer.rows(texts))
 
     def forward(self, tokens: Packed) -> F32:
         """One batch of at most ``max_tokens`` tokens: float32 ``[B, D]``, unit rows."""
@@ -140,17 +139,17 @@ class GpuEncoder:
         with self._lock:
             yield self._forward(tokens)
 
-    def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[int, list[list[int]]]]:
-        """Where each part of the texts starts, and its ids; the next part is under way already."""
-        step, ids = _TEXTS_AT_ONCE, self._tokenizer.ids
+    def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[int, list[bytes]]]:
+        """Where each part of the texts starts, and its rows; the next part is under way already."""
+        step, tokenise = _TEXTS_AT_ONCE, self._tokenizer.rows
         if len(texts) <= step:
             if texts:
-                yield 0, ids(texts)
+                yield 0, tokenise(texts)
             return
         with ThreadPoolExecutor(1) as worker:
-            ahead = worker.submit(ids, texts[:step])
+            ahead = worker.submit(tokenise, texts[:step])
             for start in range(0, len(texts), step):
-                now, ahead = ahead, worker.submit(ids, texts[start + step : start + 2 * step])
+                now, ahead = ahead, worker.submit(tokenise, texts[start + step : start + 2 * step])
                 yield start, now.result()
 
     def _forward(self, tokens: Packed) -> Tensor:
@@ -195,13 +194,12 @@ class GpuEncoder:
         self._graphs[shape] = graph
 
 
-def pack(ids: Sequence[Sequence[int]]) -> Packed:
+def pack(rows: Sequence[bytes]) -> Packed:
     """Lay texts end to end; an empty text is one padding token that counts."""
-    filled = [row or [0] for row in ids]
-    lengths = np.fromiter(map(len, filled), np.int32, len(filled))
-    starts = np.zeros(len(filled) + 1, np.int32)
+    lengths = np.fromiter(map(token_count, rows), np.int32, len(rows))
+    starts = np.zeros(len(rows) + 1, np.int32)
     np.cumsum(lengths, out=starts[1:])
-    flat = np.fromiter(chain.from_iterable(filled), np.int32, int(starts[-1]))
+    flat = np.frombuffer(b"".join([row or PADDING for row in rows]), np.int32)
     return Packed(flat, starts, int(lengths.max(initial=1)))
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from ta_fast.encoder.bert_graph import BertGraph
 from ta_fast.encoder.model_folder import ModelFolder, read_model_folder
-from ta_fast.encoder.tokenizer import I64, TextTokenizer, Tokens, pad
+from ta_fast.encoder.tokenizer import I64, TextTokenizer, Tokens, pad, token_count
 from ta_fast.errors import InvalidConfig
 from ta_fast.types import F32
 
@@ -51,17 +51,17 @@ class OnnxEncoder:
             return self.forward(self.tokenize(texts))
         vectors = np.empty((len(texts), self.dim), np.float32)
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            ids = self._tokenizer.ids(texts[start : start + _TEXTS_AT_ONCE])
-            for rows in _batches([len(row) for row in ids]):
-                batch = pad([ids[row] for row in rows])
-                vectors[[start + row for row in rows]] = self.forward(batch)
+            rows = self._tokenizer.rows(texts[start : start + _TEXTS_AT_ONCE])
+            for places in _batches([token_count(row) for row in rows]):
+                batch = pad([rows[place] for place in places])
+                vectors[[start + place for place in places]] = self.forward(batch)
                 if progress:
-                    progress(len(rows))
+                    progress(len(places))
         return vectors
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Texts to one padded batch, each cut to ``max_length`` tokens."""
-        return pad(self._tokenizer.ids(texts))
+        return pad(self._tokenizer.rows(texts))
 
     def forward(self, tokens: Tokens) -> F32:
         """One batch ``[B, S]`` through the model, pooled: float32 ``[B, D]``, unit rows."""

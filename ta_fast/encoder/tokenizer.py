@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +25,10 @@ English has 4 to 5 characters a token. The cut changes a vector only if the firs
 64 x limit characters (16,384 for MiniLM) hold fewer tokens than the limit: long runs of
 blanks, or of words over 100 characters, each of which is one unknown token.
 """
+ID_BYTES = 4
+PADDING = bytes(ID_BYTES)
+"""The row of one padding token."""
+PLAIN = {"add_special_tokens": False}
 REMEMBERED_WORDS = 1 << 15
 """Words whose ids are kept."""
 LONGEST_REMEMBERED = 64
@@ -54,54 +57,62 @@ class TextTokenizer:
         self._characters = max_length * CHARACTERS_PER_TOKEN
         self._max_length = max_length
         self._splits_at_blanks = isinstance(self._tokenizer.pre_tokenizer, BertPreTokenizer)
-        self._word = lru_cache(REMEMBERED_WORDS)(self._word_ids)
-        whole, bare = self._tokenizer.encode("a").ids, self._word("a")
+        self._word = lru_cache(REMEMBERED_WORDS)(self._word_row)
+        whole, bare = self._tokenizer.encode("a").ids, self._tokenizer.encode("a", **PLAIN).ids
         first = next((i for i, token in enumerate(whole) if [token] == bare), 0)
-        self._before, self._after = whole[:first], whole[first + len(bare) :]
+        self._before, self._after = as_row(whole[:first]), as_row(whole[first + len(bare) :])
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, truncated, not padded."""
+    def rows(self, texts: Sequence[str]) -> list[bytes]:
+        """Token ids of each text, special tokens included, truncated: see `as_row`."""
         readable = [self._readable(text) for text in texts]
-        ids = [self._of_words(text) for text in readable]
-        others = [place for place, row in enumerate(ids) if not row]
+        rows = [self._of_words(text) for text in readable]
+        others = [place for place, row in enumerate(rows) if not row]
         if others:
             found = self._tokenizer.encode_batch_fast([readable[place] for place in others])
             for place, encoding in zip(others, found, strict=True):
-                ids[place] = encoding.ids
-        return ids
+                rows[place] = as_row(encoding.ids)
+        return rows
 
-    def _of_words(self, text: str) -> list[int]:
-        """The ids of a plain ASCII text, from its words'; none where that is not to be had.
+    def _of_words(self, text: str) -> bytes:
+        """The row of a plain ASCII text, from its words'; empty where that is not to be had.
 
         A BERT's tokens never cross a blank, so a text's are those of its words, and most
         words have been seen. One thread does this as fast as sixteen do the whole work.
         """
         if not (self._splits_at_blanks and text.isascii() and text.isprintable()):
-            return []
+            return b""
         words = text.split()
         if not words or max(map(len, words)) > LONGEST_REMEMBERED:
-            return []
-        tokens = list(chain.from_iterable(map(self._word, words)))
-        room = self._max_length - len(self._before) - len(self._after)
-        return [*self._before, *tokens[:room], *self._after]
+            return b""
+        room = ID_BYTES * self._max_length - len(self._before) - len(self._after)
+        return self._before + b"".join(map(self._word, words))[:room] + self._after
 
-    def _word_ids(self, word: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
-        return ids
+    def _word_row(self, word: str) -> bytes:
+        return as_row(self._tokenizer.encode(word, **PLAIN).ids)
 
     def _readable(self, text: str) -> str:
         text = text[: self._characters]
         return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def pad(ids: Sequence[Sequence[int]]) -> Tokens:
+def as_row(ids: Sequence[int]) -> bytes:
+    """Token ids as the bytes of their int32: quick to join, and nothing to collect."""
+    return np.array(ids, np.int32).tobytes()
+
+
+def token_count(row: bytes) -> int:
+    """Tokens of a row; an empty one counts as one of padding."""
+    return max(1, len(row) // ID_BYTES)
+
+
+def pad(rows: Sequence[bytes]) -> Tokens:
     """Pad to the longest; an empty text is one padding token that counts."""
-    if len(ids) == 1:
-        alone = np.array([ids[0] or [0]], np.int64)
+    if len(rows) == 1:
+        alone = np.frombuffer(rows[0] or PADDING, np.int32).astype(np.int64)[None]
         return Tokens(alone, np.ones(alone.shape, np.int64))
-    lengths = np.array([max(1, len(row)) for row in ids], np.int64)
+    lengths = np.array([token_count(row) for row in rows], np.int64)
     width = int(lengths.max(initial=1))
-    padded = np.zeros((len(ids), width), np.int64)
-    for row, tokens in zip(padded, ids, strict=True):
-        row[: len(tokens)] = tokens
+    padded = np.zeros((len(rows), width), np.int64)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row) // ID_BYTES] = np.frombuffer(row, np.int32)
     return Tokens(padded, (np.arange(width) < lengths[:, None]).astype(np.int64))

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from ta_fast.encoder import make_encoder
 from ta_fast.encoder.model_folder import read_model_folder
+from ta_fast.encoder.tokenizer import as_row
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from tests.encoder.tiny_bert import (
     CONFIG,
@@ -84,6 +85,11 @@ def write_gpu_bert(path: Path) -> Path:
     return path
 
 
+def packed(ids: list[list[int]]) -> gpu_encoder.Packed:
+    """Token ids as the encoder takes them."""
+    return gpu_encoder.pack([as_row(row) for row in ids])
+
+
 def encoder(folder: Path, device: str, **options: Any) -> gpu_encoder.GpuEncoder:
     """The encoder under test, its memory small and poisoned."""
     made = gpu_encoder.GpuEncoder(
@@ -114,7 +120,7 @@ def expected(ids: list[list[int]], pooling: str = "mean") -> np.ndarray:
 def test_lengths_equal_numpy_forward(folder: Path, device: str, lengths: list[int]) -> None:
     """Packed texts of any lengths give the vectors of the plain forward in float64."""
     ids = random_ids(lengths)
-    got = encoder(folder, device, dtype="float32").forward(gpu_encoder.pack(ids))
+    got = encoder(folder, device, dtype="float32").forward(packed(ids))
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected(ids), atol=2e-5)
 
@@ -127,7 +133,7 @@ def test_half_precision(folder: Path, device: str, dtype: str, pooling: str) -> 
         pytest.skip("Triton's interpreter multiplies bfloat16 wrongly")
     write_pooling(folder, pooling_mode=pooling)
     ids = random_ids([1, 7, 16, 30, 64])
-    got = encoder(folder, device, dtype=dtype).forward(gpu_encoder.pack(ids))
+    got = encoder(folder, device, dtype=dtype).forward(packed(ids))
     cosines = (unit(got) * expected(ids, pooling)).sum(1)
     assert cosines.min() > COSINE[dtype]
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
@@ -184,7 +190,7 @@ def test_too_many_tokens(folder: Path, device: str) -> None:
     """A batch that the working memory cannot hold is refused; a text of any length fits."""
     made = encoder(folder, device, max_tokens=96)
     with pytest.raises(ValueError, match="209 tokens; expected at most 208"):
-        made.forward(gpu_encoder.pack(random_ids([200, 9])))
+        made.forward(packed(random_ids([200, 9])))
 
 
 @pytest.mark.parametrize(
