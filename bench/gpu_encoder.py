@@ -1,6 +1,6 @@
 """The GPU encoder on a GPU: checked, then timed beside sentence-transformers, as JSON.
 
-    python bench/gpu_encoder.py FOLDER [--reference FILE.npz] [--out FILE.json]
+    python -m bench.gpu_encoder FOLDER [--reference FILE.npz] [--out FILE.json]
 
 FOLDER holds all-MiniLM-L6-v2 or another BERT. The reference is sentence-transformers in
 float32, or FILE.npz: ``vectors`` float32 [B, D] and ``texts``, B strings as JSON in bytes.
@@ -21,6 +21,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.profiler import ProfilerActivity, profile
 
+from bench.gpu_peers import machine, said
 from ta_fast.encoder.gpu_encoder import GpuEncoder, Packed, _shape, pack
 from ta_fast.encoder.model_folder import read_model_folder
 from ta_fast.encoder.tokenizer import as_row
@@ -44,11 +45,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--commit", default=said("git", "rev-parse", "--short", "HEAD"))
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     peer = SentenceTransformer(str(options.folder), device="cuda")
     texts, vectors = reference(peer, options.reference)
-    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "tflops": matmul_rate()}
+    results: dict[str, Any] = {**machine(), "commit": options.commit, "tflops": matmul_rate()}
     encoder = GpuEncoder(read_model_folder(options.folder), max_tokens=131_072)
     results["fidelity"] = {"float16": fidelity(encoder.encode(texts), vectors)}
     for dtype in ("bfloat16", "float32"):

@@ -1,6 +1,6 @@
 """Results of the GPU benches as Markdown tables and one plot; the plot needs ``[report]``.
 
-    python -m bench.report bench/results --plot docs/scoring.svg > results.md
+    python -m bench.report bench/results --into README.md --plot docs/scoring.svg
 
 Reads every JSON file of the folder: the ``rows`` and ``ceilings`` of gpu_peers.py, the named
 times of gpu_scoring.py, the shapes of gpu_encoder.py. The least time counts where several
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 MISSING = "not measured"
+PIPELINE = "gpu_pipeline"
+BEGIN, END = "<!-- results: python -m bench.report -->", "<!-- end of results -->"
 # A column, and the measurements that it takes the best of.
 COLUMNS = {
     "ta_fast": ("G64 half",),
@@ -91,7 +93,8 @@ def scoring_times(documents: Mapping[str, Document]) -> Times:
 
 
 def _measurements(document: Document) -> Iterator[tuple[Shape, str, float]]:
-    for row in document.get("rows", []):
+    rows = document.get("rows", []) if document.get("bench") != PIPELINE else []
+    for row in rows:
         yield Shape(row["tools"], row["turns"], row["dim"], row["k"]), row["what"], row["us"]
     for name, us in document.items():
         match = NAMED_TIME.fullmatch(name)
@@ -152,6 +155,27 @@ def encoder_table(documents: Mapping[str, Document]) -> str:
     ]
     heads = ["tokens", "texts", "ms", "texts/s", "share of the matrix rate"]
     return table([*heads, "sentence-transformers, ms"], lines)
+
+
+def pipeline_table(documents: Mapping[str, Document]) -> str:
+    """Text to tools: one turn, and turns a second in bulk."""
+    rows = [r for d in documents.values() if d.get("bench") == PIPELINE for r in d["rows"]]
+    lines = [
+        [
+            row["what"],
+            _number(row.get("us")) if "us" in row else "",
+            _number(row.get("per_s")) if "per_s" in row else row.get("missing", ""),
+        ]
+        for row in rows
+    ]
+    return table(["text to tools, 10,000 tools, 16 tokens", "us", "turns/s"], lines)
+
+
+def write_into(path: Path, text: str) -> None:
+    """Put the tables between a file's two marks, in place of what stands there."""
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _best(found: Mapping[str, float], whats: Sequence[str]) -> float | None:
@@ -224,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables; draw the plot where one is asked for."""
     parser = ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=Path, help="where the JSON files are")
+    parser.add_argument("--into", type=Path, help="Markdown file with the two marks")
     parser.add_argument("--plot", type=Path, help="SVG file to draw")
     options = parser.parse_args(arguments)
     documents = load(options.folder)
@@ -235,9 +260,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Scoring, microseconds": scoring_table(times, ceilings),
         "The gate's cost, microseconds": gate_table(times),
         "Encoder": encoder_table(documents),
+        "Text to tools": pipeline_table(documents),
         "Where": provenance(documents),
     }
-    sys.stdout.write("\n\n".join(f"**{title}**\n\n{text}" for title, text in parts.items()) + "\n")
+    text = "\n\n".join(f"**{title}**\n\n{part}" for title, part in parts.items())
+    if options.into:
+        write_into(options.into, text)
+    else:
+        sys.stdout.write(text + "\n")
     if options.plot:
         plot(times, ceilings, options.plot)
 

@@ -62,9 +62,9 @@ def test_encoder_beside_its_peer(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_empty_folder_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing measured gives three empty tables."""
+    """Nothing measured gives four empty tables."""
     lines = report(tmp_path, capsys)
-    assert sum(line.startswith("|---") for line in lines) == 3
+    assert sum(line.startswith("|---") for line in lines) == 4
     assert not any(line.startswith("| 6") for line in lines)
 
 
@@ -75,3 +75,12 @@ def test_plot_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     drawn = (tmp_path / "plot.svg").read_text()
     assert f"torch: {MISSING}" in drawn
     assert f"ta_fast: {MISSING}" not in drawn
+
+
+def test_readme_shows_what_the_results_say(tmp_path: Path) -> None:
+    """The README's tables are those that the committed results give, and nothing else changes."""
+    root = Path(__file__).parents[1]
+    copy = tmp_path / "README.md"
+    copy.write_text((root / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    main([str(root / "bench" / "results"), "--into", str(copy)])
+    assert copy.read_text(encoding="utf-8") == (root / "README.md").read_text(encoding="utf-8")
