@@ -36,6 +36,7 @@ from ta_fast.types import Source, TopK, Turn
 Result = dict[str, Any]
 PROGRESS_AFTER = 1.0
 """Seconds of work before a progress bar appears."""
+TURNS_AT_ONCE = 64
 
 
 def ingest(
@@ -126,8 +127,11 @@ def tax(config: Config, intents_file: Path | None) -> Result:
         Turn(intent, top_k=config.top_k, threshold=config.threshold)
         for intent in intents or [f"{tool.name}: {tool.description}"[:1000] for tool in tools]
     ]
-    spent = [attention.before_model(turn) for turn in _bar(turns, "routing")]
-    phase_2 = sum(p.schema_tokens for p in spent) / max(1, len(spent))
+    parts = [turns[i : i + TURNS_AT_ONCE] for i in range(0, len(turns), TURNS_AT_ONCE)]
+    spent = [
+        p.schema_tokens for part in _bar(parts, "routing") for p in attention.before_models(part)
+    ]
+    phase_2 = sum(spent) / max(1, len(spent))
     pool = attention.before_model(Turn("anything")).pool_tokens
     return {
         "tools": len(tools),
