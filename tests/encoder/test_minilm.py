@@ -73,6 +73,15 @@ def test_vector_does_not_depend_on_companions(
     assert minilm.encode(batch)[row] @ together > 1 - 1e-5
 
 
+@pytest.fixture(scope="module")
+def own(minilm: OnnxEncoder) -> Tokenizer:
+    """The model's tokenizer as its library reads it."""
+    tokenizer = Tokenizer.from_file(str(model_folder.minilm_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(minilm.max_length)
+    return tokenizer
+
+
 ASCII = st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size=80)
 WORDS = st.lists(
     st.sampled_from(
@@ -84,11 +93,8 @@ WORDS = st.lists(
 
 @given(texts=st.lists(WORDS | st.text() | WORDS.map(lambda text: text * 40), max_size=4))
 @settings(max_examples=500)
-def test_tokens_are_the_models_own(minilm: OnnxEncoder, texts: list[str]) -> None:
+def test_tokens_are_the_models_own(minilm: OnnxEncoder, own: Tokenizer, texts: list[str]) -> None:
     """The short way for plain texts gives the tokenizer's own ids, truncation included."""
-    own = Tokenizer.from_file(str(model_folder.minilm_folder() / "tokenizer.json"))
-    own.no_padding()
-    own.enable_truncation(minilm.max_length)
     tokens = minilm.tokenize(texts)
     for text, ids, mask in zip(texts, tokens.ids, tokens.mask, strict=True):
         assert ids[: mask.sum()].tolist() == own.encode(text).ids
