@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ta_fast.prompt import CALL_TOOL, Delivery, Form, Message, compact
+from ta_fast.prompt import CALL_TOOL, Delivery, Form, Message
 from ta_fast.types import Json, Rejection, ToolCall
+from ta_fast.wire import compact_json
 
 
 def read_calls(answer: Any, form: Form = "openai", delivery: Delivery = "filter") -> list[ToolCall]:
@@ -55,7 +56,7 @@ def rejection_message(rejection: Rejection, form: Form = "openai") -> Message:
         "message": rejection.message,
         "available": list(rejection.available),
     }
-    text = compact(body)
+    text = compact_json(body)
     if form == "anthropic":
         return {
             "type": "tool_result",

@@ -62,13 +62,16 @@ def ingest(
                 known = did_you_mean(name, catalog.sources())
                 raise InvalidCatalog(f"no source {name!r} in {config.catalog}{known}")
             sources.append(Source(name, ()))
-        if catalog.overrides and not (config.overrides or no_overrides):
+        read = bool(files or mcp)  # forgetting a source drops no precondition of another
+        if read and catalog.overrides and not (config.overrides or no_overrides):
             raise InvalidConfig(
                 f"{config.catalog} was ingested with the overrides {catalog.overrides}; without "
                 "them its preconditions would be gone: give --overrides, or --no-overrides"
             )
         change = catalog.replace(
-            sources, known_facts=frozenset(overrides.facts) or None, overrides=config.overrides
+            sources,
+            known_facts=frozenset(overrides.facts) or None,
+            overrides=config.overrides if read else None,
         )
         embedded = _embed(catalog, make_encoder(config.encoder))
         return {

@@ -51,7 +51,7 @@ class Pipeline:
     def __init__(self, encoder: Encoder, scorer: Scorer) -> None:
         self._encoder: Any = encoder
         self._scorer: Any = scorer
-        self.on_device = hasattr(encoder, "forward_device") and hasattr(scorer, "topk_from")
+        self.on_device = hasattr(encoder, "on_device") and hasattr(scorer, "topk_from")
 
     def route(
         self, texts: Sequence[str], allowed: U32, k: int, threshold: F32, *, vectors: bool = False

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -22,7 +21,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from ta_fast.errors import InvalidConfig
 from ta_fast.tokens import count_tokens
 from ta_fast.types import JsonObject, Promotion, ToolSchema
-from ta_fast.wire import mcp_definition
+from ta_fast.wire import compact_json, mcp_definition
 
 Form: TypeAlias = Literal["openai", "openai-responses", "anthropic", "mcp"]
 Delivery: TypeAlias = Literal["filter", "reference", "frozen"]
@@ -89,11 +88,13 @@ def render(
         tools, messages, counted = promoted, [], promoted
     elif delivery == "frozen":
         tools = counted = _frozen_tools(form)
-        messages = _exchange(form, promotion.handle, compact(promoted))
+        messages = _exchange(form, promotion.handle, compact_json(promoted))
     else:
         tools, messages, counted = _reference(promotion, promoted, form, deferred)
     tokens = sum(
-        count_tokens(text) for text in (compact(counted), compact(messages)) if text != "[]"
+        count_tokens(text)
+        for text in (compact_json(counted), compact_json(messages))
+        if text != "[]"
     )
     return Prompt(pool, tools, messages, promotion.pool_tokens + tokens)
 
@@ -177,11 +178,6 @@ def _exchange(form: Form, call_id: str, result: Any) -> list[Message]:
         },
         {"role": "tool", "tool_call_id": call_id, "content": result},
     ]
-
-
-def compact(value: Any) -> str:
-    """Compact JSON, as it is sent."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)
 
 
 def _known(what: str, value: str, known: Sequence[str]) -> None:

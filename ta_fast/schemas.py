@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Protocol
 from ta_fast.errors import SchemaUnavailable, TaFastError
 from ta_fast.tokens import count_tokens
 from ta_fast.types import Tool, ToolSchema
-from ta_fast.wire import mcp_definition, wire_name
+from ta_fast.wire import compact_json, mcp_definition, wire_name
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 MAX_DESCRIPTION = 64 * 1024
@@ -122,14 +121,15 @@ class SchemaLoader:
         try:
             tool = self._source.tool(tool_id)
             description = tool.description[:MAX_DESCRIPTION]
-            text = _mcp_json(tool, description)
+            name = wire_name(tool_id)
+            text = compact_json(mcp_definition(name, description, tool.input_schema))
         except TaFastError:
             raise
         except Exception as error:
             raise SchemaUnavailable(f"loading the schema of {tool_id!r} failed: {error}") from error
         schema = ToolSchema(
             id=tool_id,
-            wire_name=wire_name(tool_id),
+            wire_name=name,
             server=tool.server,
             name=tool.name,
             description=description,
@@ -152,13 +152,3 @@ class SchemaLoader:
         """Hits, misses and what is held."""
         with self._lock:
             return LoaderStats(self._hits, self._misses, len(self._held), self._bytes)
-
-
-def _mcp_json(tool: Tool, description: str) -> str:
-    """The definition as compact MCP JSON: what its tokens are counted on."""
-    return json.dumps(
-        mcp_definition(wire_name(tool.id), description, tool.input_schema),
-        ensure_ascii=False,
-        separators=(",", ":"),
-        default=dict,
-    )

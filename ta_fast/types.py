@@ -91,7 +91,8 @@ class Turn:
 
     def current_facts(self) -> frozenset[str]:
         """The facts that hold now."""
-        return self.facts | self.session.facts if self.session else self.facts
+        facts = frozenset(self.facts)
+        return facts | self.session.facts if self.session else facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from hashlib import blake2b
 from typing import Any
@@ -32,6 +33,11 @@ def pool_line(tool: Tool, summary: str) -> str:
     """
     text = " ".join(summary.removeprefix(f"{tool.name}: ").split())
     return f"- {wire_name(tool.id)}: {text}\n"
+
+
+def compact_json(value: Any) -> str:
+    """Compact JSON, as it is sent and as its tokens are counted."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)
 
 
 def mcp_definition(name: str, description: str, input_schema: JsonObject) -> dict[str, Any]:

@@ -59,6 +59,14 @@ def test_promotes_best_first_and_only_what_the_state_allows() -> None:
     assert "fs__write" in more.ids
 
 
+def test_facts_may_be_a_plain_set() -> None:
+    """What is accepted as a set of facts is used as one, before the model and after it."""
+    _, attention = build()
+    promotion = attention.before_model(turn(facts={"scope:fs:write"}))
+    assert "fs__write" in promotion.ids
+    assert attention.after_model(promotion, [ToolCall("1", "fs__write", {"path": "/x"})]).accepted
+
+
 def test_threshold_and_k_bound_the_promotion() -> None:
     """No tool below the threshold, no more than k, and k beyond the catalog is fine."""
     _, attention = build()

@@ -62,6 +62,12 @@ def test_overrides_and_facts(run: Run) -> None:
     status, error = run("ingest", "tools.jsonl")
     assert (status, error["error"]) == (2, "InvalidConfig")
     assert "o.json" in error["message"]
+    Path("other.jsonl").write_text('{"id": "o__x", "name": "x", "description": "Other."}')
+    _, result = run("ingest", "other.jsonl", "--overrides", "o.json")
+    other = next(name for name in result["sources"] if name.endswith("other.jsonl"))
+    status, result = run("ingest", "--remove", other)
+    assert (status, result["removed"]) == (0, ["o__x"])
+    assert run("ingest", "tools.jsonl")[0] == 2
     _, opened = run(*route, "--facts", "scope:w", "--form", "openai", "--delivery", "frozen")
     assert opened["tools"][0]["id"] == "fs__write"
     assert opened["prompt"]["messages"]

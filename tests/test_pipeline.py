@@ -32,13 +32,10 @@ class DeviceEncoder(HashingEncoder):
             raise ValueError("poison")
         return Tokens(texts)
 
-    def forward_device(self, tokens: Tokens) -> F32:
-        assert len(tokens.texts) <= self.max_tokens
-        return self.encode(tokens.texts)
-
     @contextmanager
     def on_device(self, tokens: Tokens) -> Iterator[F32]:
-        yield self.forward_device(tokens)
+        assert len(tokens.texts) <= self.max_tokens
+        yield self.encode(tokens.texts)
 
 
 def setup(count: int) -> tuple[Pipeline, Pipeline, list[str], U32, F32]:

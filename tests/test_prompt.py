@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from ta_fast import Catalog, Promotion, Tool, ToolAttention, Turn
 from ta_fast.calls import read_calls
 from ta_fast.errors import InvalidConfig
-from ta_fast.prompt import CALL_TOOL, LOAD_TOOLS, Form, Prompt, compact
+from ta_fast.prompt import CALL_TOOL, LOAD_TOOLS, Form, Prompt
 from ta_fast.testing import HashingEncoder
 from ta_fast.tokens import count_tokens
 from ta_fast.types import Source, ToolCall
-from ta_fast.wire import pool_line, wire_name
+from ta_fast.wire import compact_json, pool_line, wire_name
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOLS = [
@@ -50,7 +50,9 @@ def test_filter_sends_the_promoted_definitions(form: Form) -> None:
     key = {"anthropic": "input_schema", "mcp": "inputSchema"}.get(form, "parameters")
     assert body[key] == SCHEMA
     assert rendered.messages == []
-    assert rendered.tokens == count_tokens(rendered.pool) + count_tokens(compact(rendered.tools))
+    assert rendered.tokens == count_tokens(rendered.pool) + count_tokens(
+        compact_json(rendered.tools)
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,16 +7,15 @@ what changed, and vectors of different encoders are never mixed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ta_fast.catalog.database import Database
-from ta_fast.catalog.facts import check_preconditions, compile_tool
+from ta_fast.catalog.definitions import content_hash, definition, read_definition, strict_json
+from ta_fast.catalog.facts import check_preconditions
 from ta_fast.catalog.index import ToolIndex, build_index
 from ta_fast.catalog.summaries import summarize
 from ta_fast.encoder import Encoder
@@ -25,8 +24,6 @@ from ta_fast.tokens import count_tokens_many
 from ta_fast.types import CatalogChange, Source, Tool
 from ta_fast.wire import pool_line, wire_name
 
-SUMMARY_VERSION = 1
-"""Part of every tool's content hash: raise it when summaries are made differently."""
 EMBED_CHUNK = 256
 
 
@@ -83,13 +80,13 @@ class Catalog:
             ).fetchone()
         if row is None:
             raise UnknownTool(f"the catalog has no tool {tool_id!r}")
-        return _tool(row[0])
+        return read_definition(row[0])
 
     def tools(self) -> list[Tool]:
         """Every tool, in catalog order."""
         with self._db.reading():
             rows = self._db.execute("SELECT definition FROM tools ORDER BY position").fetchall()
-        return [_tool(definition) for (definition,) in rows]
+        return [read_definition(text) for (text,) in rows]
 
     def summaries(self) -> dict[str, str]:
         """Summary by tool id, in catalog order."""
@@ -105,7 +102,7 @@ class Catalog:
 
     @property
     def overrides(self) -> str:
-        """The operator's file that the last ``replace`` said its tools went through, or ""."""
+        """The operator's file that tools went through, as ``replace`` was last told, or ""."""
         with self._db.reading():
             return str(self._db.value("SELECT overrides FROM meta"))
 
@@ -114,7 +111,7 @@ class Catalog:
         sources: Sequence[Source],
         *,
         known_facts: frozenset[str] | None = None,
-        overrides: str = "",
+        overrides: str | None = None,
     ) -> CatalogChange:
         """Make each source's tools exactly those given; other sources stay.
 
@@ -122,7 +119,8 @@ class Catalog:
             sources: What the sources define now. An empty source removes its tools.
             known_facts: The facts that preconditions may name; None lets any name of an
                 open vocabulary pass (see ``check_preconditions``).
-            overrides: The operator's file that the tools went through; kept for the record.
+            overrides: The operator's file that the tools went through, "" for none; kept for
+                the record. None leaves the record as it is.
 
         Returns:
             What changed. A new epoch, if anything did.
@@ -131,7 +129,7 @@ class Catalog:
             InvalidCatalog: duplicate ids, a bad precondition, an unknown fact; nothing changed.
         """
         tools = _by_id(sources)
-        hashes = {tool_id: _content_hash(tool) for tool_id, (_, tool) in tools.items()}
+        hashes = {tool_id: content_hash(tool) for tool_id, (_, tool) in tools.items()}
         with self._db.writing():
             stored = self._stored([source.name for source in sources])
             changed = [i for i, content in hashes.items() if stored.get(i) != content]
@@ -152,7 +150,8 @@ class Catalog:
                     "DELETE FROM embeddings WHERE summary_hash NOT IN "
                     "(SELECT summary_hash FROM tools)"
                 )
-            self._db.execute("UPDATE meta SET overrides = ?", (overrides,))
+            if overrides is not None:
+                self._db.execute("UPDATE meta SET overrides = ?", (overrides,))
         return change
 
     def _stored(self, sources: Sequence[str]) -> dict[str, bytes]:
@@ -194,9 +193,9 @@ class Catalog:
                     wire_name(tool.id),
                     source,
                     content,
-                    _definition(tool),
-                    None if tool.precondition is None else _compact(tool.precondition),
-                    _compact(tool.annotations),
+                    definition(tool),
+                    None if tool.precondition is None else strict_json(tool.precondition),
+                    strict_json(tool.annotations),
                     summary,
                     blake2b(summary.encode(), digest_size=16).digest(),
                     line,
@@ -260,31 +259,6 @@ class Catalog:
                 (encoder.name,),
             )
             return build_index(epoch, encoder.name, encoder.dim, rows, vectors)
-
-
-def _compact(value: Any) -> str:
-    # default=dict writes read-only mappings; anything else that JSON lacks is refused by it.
-    return json.dumps(
-        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict
-    )
-
-
-def _definition(tool: Tool) -> str:
-    return _compact({name: getattr(tool, name) for name in Tool.__slots__})
-
-
-def _tool(definition: str) -> Tool:
-    fields = json.loads(definition)
-    return Tool(**{**fields, "provides": tuple(fields["provides"])})
-
-
-def _content_hash(tool: Tool) -> bytes:
-    compile_tool(tool)  # refuses what could not be written down, a cycle among it
-    try:
-        content = f"{SUMMARY_VERSION}{_definition(tool)}".encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidCatalog(f"tool {tool.id!r} cannot be written as JSON: {error}") from error
-    return blake2b(content, digest_size=16).digest()
 
 
 def _by_id(sources: Sequence[Source]) -> dict[str, tuple[str, Tool]]:

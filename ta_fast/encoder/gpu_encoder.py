@@ -125,17 +125,13 @@ class GpuEncoder:
             vectors: F32 = self._forward(tokens).cpu().numpy()
         return vectors
 
-    def forward_device(self, tokens: Packed) -> Tensor:
-        """The same, left on the device: float32 ``[B, D]``, ready in the current stream's order.
-
-        The rows lie in memory that the next forward overwrites, so work on them must be queued
-        before it on the same stream. The caller keeps other threads out; `on_device` does it.
-        """
-        return self._forward(tokens)
-
     @contextmanager
     def on_device(self, tokens: Packed) -> Iterator[Tensor]:
-        """The vectors as `forward_device` gives them, kept until the block ends."""
+        """The forward's vectors left on the device, ready in the current stream's order.
+
+        They lie in memory that the next forward overwrites: other threads wait until the
+        block ends, and work on them must be queued on the same stream.
+        """
         with self._lock:
             yield self._forward(tokens)
 

@@ -57,6 +57,16 @@ def test_sources_do_not_touch_each_other() -> None:
     assert catalog.sources() == {"two": 1}
 
 
+def test_record_of_overrides_stays_until_it_is_changed() -> None:
+    """A source that says nothing about overrides does not erase that others had some."""
+    catalog = Catalog()
+    catalog.replace([source(tool("a"), name="one")], overrides="rules.json")
+    catalog.replace([source(tool("b"), name="two")])
+    assert catalog.overrides == "rules.json"
+    catalog.replace([source(tool("b"), name="two")], overrides="")
+    assert catalog.overrides == ""
+
+
 def test_only_what_changed_is_embedded(tmp_path: Path) -> None:
     """Vectors are keyed by summary and encoder, and survive the process."""
     encoder = CountingEncoder()
