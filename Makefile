@@ -36,7 +36,7 @@ test-torch: $(VENV)/.dev
 MODEL = $$($(PYTHON) -c "from ta_fast.encoder.model_folder import minilm_folder as f; print(f())")
 bench-gpu:
 	$(PYTHON) -m bench.gpu_peers bench/results/gpu_peers.json
-	$(PYTHON) bench/gpu_scoring.py --out bench/results/gpu_scoring.json
+	$(PYTHON) -m bench.gpu_scoring --out bench/results/gpu_scoring.json
 	$(PYTHON) -m bench.gpu_encoder $(MODEL) --out bench/results/gpu_encoder.json
 	$(PYTHON) -m bench.gpu_pipeline $(MODEL) bench/results/gpu_pipeline.json
 	$(PYTHON) -m bench.report bench/results --into README.md --plot docs/scoring.svg

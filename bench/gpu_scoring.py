@@ -1,6 +1,6 @@
 """Gated top-k on a GPU: checked against float64, then timed in CUDA graphs. Writes JSON.
 
-    PYTHONPATH=.:kernels python bench/gpu_scoring.py [--out FILE] [--parts check,times]
+    python -m bench.gpu_scoring [--out FILE] [--parts check,times]
 
 Medians of graph replays in microseconds, random unit vectors, D = 384, float16, k = 10. The
 bare product is ``torch.matmul`` into a ready buffer, in a graph too, in the same run.
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import triton
 
+from bench.gpu_peers import machine, said
 from ta_fast_kernels import class_order
 from ta_fast_kernels.triton_topk import GroupSearch, Tiling, tiling
 
@@ -256,14 +254,8 @@ def main() -> None:
     parser.add_argument("--out", default="")
     parser.add_argument("--parts", default="check,times")
     options = parser.parse_args()
-    results: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(),
-        "driver": said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "commit": said("git", "rev-parse", "HEAD"),
-        "command": " ".join(sys.argv),
-    }
+    commit = said("git", "rev-parse", "--short", "HEAD")
+    results: dict[str, Any] = {**machine(), "commit": commit}
     for part, work in {"check": correctness, "times": times}.items():
         if part in options.parts.split(","):
             work(results)
@@ -271,15 +263,6 @@ def main() -> None:
         Path(options.out).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     checks = [v for name, v in results.items() if name.startswith("check") or "wrong" in name]
     print("checks", len(checks), "failed", sum(v != 0 for v in checks))
-
-
-def said(*command: str) -> str:
-    """What a command prints; nothing if it is not there."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.scorer import SCORERS, NumpyScorer, Scorer, make_scorer
-from ta_fast_kernels import ToolMatrix, TopK, gated_topk
+from ta_fast_kernels import ToolMatrix, TopK
+from tests.cases import EVERYTHING, Case, assert_same, make_case, vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 AXES = np.eye(4, dtype=np.float32)
 CLASSES = np.array([1, 0, 1, 0], dtype=np.int32)
 ANY = np.array([-1.0], dtype=np.float32)
-EVERYTHING = np.uint32(0xFFFFFFFF)
 
 
 def torch_scorer(matrix: ToolMatrix, **options: str) -> Scorer:
@@ -69,72 +69,9 @@ def make(name: str, matrix: ToolMatrix) -> Scorer:
         pytest.skip(str(error))
 
 
-@dataclass(frozen=True)
-class Case:
-    """Turns against a catalog."""
-
-    matrix: ToolMatrix
-    queries: NDArray[np.float32]
-    allowed: NDArray[np.uint32]
-    k: int
-    threshold: NDArray[np.float32]
-
-    def run(self, maker: str) -> TopK:
-        """What a scorer returns."""
-        return self.ask(MAKERS[maker](self.matrix))
-
-    def ask(self, scorer: Scorer) -> TopK:
-        """What a scorer that exists returns."""
-        return scorer.topk(self.queries, self.allowed, self.k, self.threshold)
-
-    def expected(self) -> TopK:
-        """What the reference returns."""
-        operands = self.queries, self.matrix, self.allowed, self.k, self.threshold
-        return gated_topk(*operands, backend="reference")
-
-    def turns(self, turns: slice) -> Case:
-        """The same case, some of its turns."""
-        return replace(
-            self,
-            queries=self.queries[turns],
-            allowed=self.allowed[turns],
-            threshold=self.threshold[turns],
-        )
-
-
-def vectors(rng: np.random.Generator, count: int, dim: int, kind: str) -> NDArray[np.float32]:
-    """Unit vectors, vectors of very different lengths, or ones with ties everywhere."""
-    if kind == "quantised":
-        return rng.integers(-1, 2, (count, dim)).astype(np.float32) / 2
-    drawn = rng.standard_normal((count, dim)).astype(np.float32)
-    if kind == "scaled":
-        return drawn * np.float32(10) ** rng.integers(-12, 13, (count, 1)).astype(np.float32)
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-
-
-def make_case(
-    seed: int,
-    turns: int,
-    count: int,
-    *,
-    dim: int = 24,
-    n_classes: int = 40,
-    k: int = 10,
-    kind: str = "unit",
-    density: float = 0.5,
-) -> Case:
-    """Draw a case; each class is allowed to each turn with probability ``density``."""
-    rng = np.random.default_rng(seed)
-    bits = rng.random((turns, -(-n_classes // 32) * 32)) < density
-    classes = rng.integers(0, n_classes, count).astype(np.int32)
-    threshold = rng.choice([-np.inf, -0.5, 0.0, 0.25, 0.5, np.inf], turns)
-    return Case(
-        ToolMatrix.from_rows(vectors(rng, count, dim, kind), classes, n_classes),
-        vectors(rng, turns, dim, kind),
-        np.packbits(bits, axis=1, bitorder="little").view("<u4"),
-        k,
-        threshold.astype(np.float32),
-    )
+def run(case: Case, maker: str) -> TopK:
+    """What a scorer made anew returns."""
+    return case.ask(MAKERS[maker](case.matrix))
 
 
 def one_state(tools: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> Case:
@@ -142,15 +79,7 @@ def one_state(tools: NDArray[np.float32], queries: NDArray[np.float32], k: int) 
     classes = np.zeros(len(tools), dtype=np.int32)
     everything = np.full((len(queries), 1), EVERYTHING)
     least = np.full(len(queries), -np.inf, dtype=np.float32)
-    return Case(ToolMatrix.from_rows(tools, classes, 1), queries, everything, k, least)
-
-
-def assert_same(found: TopK, expected: TopK) -> None:
-    """The same bits, shapes and dtypes."""
-    assert found.scores.dtype == np.float32
-    assert found.rows.dtype == np.int32
-    np.testing.assert_array_equal(found.rows, expected.rows)
-    np.testing.assert_array_equal(found.scores.view(np.uint32), expected.scores.view(np.uint32))
+    return Case(queries, tools, classes, 1, everything, k, least)
 
 
 @names
@@ -230,7 +159,7 @@ def test_absent_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch):
 def test_any_case_equals_the_reference(maker: str, seed: int, turns: int, count: int, **options):
     """Random catalogs, gates, k and thresholds, with and without ties."""
     case = make_case(seed, turns, count, **options)
-    assert_same(case.run(maker), case.expected())
+    assert_same(run(case, maker), case.expected())
 
 
 @scorers
@@ -239,7 +168,7 @@ def test_any_case_equals_the_reference(maker: str, seed: int, turns: int, count:
 def test_blocks_equal_the_reference(maker: str, turns: int, count: int, kind: str):
     """Many turns, and more rows than one block of the product holds."""
     case = make_case(5, turns, count, dim=8, kind=kind)
-    assert_same(case.run(maker), case.expected())
+    assert_same(run(case, maker), case.expected())
 
 
 @scorers
@@ -247,7 +176,7 @@ def test_blocks_equal_the_reference(maker: str, turns: int, count: int, kind: st
 def test_class_counts_equal_the_reference(maker: str, n_classes: int):
     """From one class for all tools to about one for each."""
     case = make_case(6, 5, 2000, n_classes=n_classes)
-    assert_same(case.run(maker), case.expected())
+    assert_same(run(case, maker), case.expected())
 
 
 @scorers
@@ -257,7 +186,7 @@ def test_close_scores_are_ordered_exactly(maker: str):
     base = vectors(rng, 1, 384, "unit")
     steps = rng.integers(-2, 3, (3000, 384)).astype(np.float32) * np.float32(2.0**-27)
     case = one_state(base + steps, base, 50)
-    assert_same(case.run(maker), case.expected())
+    assert_same(run(case, maker), case.expected())
 
 
 @scorers
@@ -268,7 +197,7 @@ def test_long_queries_and_a_long_tool(maker: str):
     tools[17] *= np.float32(1e13)
     queries = vectors(rng, 6, 48, "unit") * np.float32(10.0) ** np.arange(-20, 16, 6)[:, None]
     case = one_state(tools, queries.astype(np.float32), 5)
-    assert_same(case.run(maker), case.expected())
+    assert_same(run(case, maker), case.expected())
 
 
 @scorers
@@ -292,8 +221,8 @@ def test_forbidden_near_tools_do_not_starve_the_turn(maker: str):
     classes = np.zeros(5001, dtype=np.int32)
     classes[1234] = 1
     allowed = np.array([[0b10]], dtype=np.uint32)
-    case = Case(ToolMatrix.from_rows(tools, classes, 2), query, allowed, 3, ANY)
-    found = case.run(maker)
+    case = Case(query, tools, classes, 2, allowed, 3, ANY)
+    found = run(case, maker)
     assert found.rows.tolist() == [[1234, -1, -1]]
     assert found.scores[0, 1:].tolist() == [-np.inf, -np.inf]
 
@@ -314,15 +243,15 @@ def test_threshold_is_inclusive_to_the_bit(maker: str):
 def test_unfilled_places(maker: str):
     """All gated, k beyond the catalog, an empty catalog and an empty batch."""
     few = make_case(14, 8, 50, n_classes=3, k=99)
-    assert_same(few.run(maker), few.expected())
+    assert_same(run(few, maker), few.expected())
     without_threshold = replace(few, threshold=np.full(8, -np.inf, np.float32))
-    assert_same(without_threshold.run(maker), without_threshold.expected())
-    gated = make_case(15, 4, 50, density=0.0).run(maker)
+    assert_same(run(without_threshold, maker), without_threshold.expected())
+    gated = run(make_case(15, 4, 50, density=0.0), maker)
     assert (gated.rows == -1).all()
     assert (gated.scores == -np.inf).all()
-    empty = make_case(16, 4, 0, k=7).run(maker)
+    empty = run(make_case(16, 4, 0, k=7), maker)
     assert empty.rows.tolist() == [[-1] * 7] * 4
-    assert make_case(17, 0, 50).run(maker).scores.shape == (0, 10)
+    assert run(make_case(17, 0, 50), maker).scores.shape == (0, 10)
 
 
 @scorers
@@ -331,7 +260,7 @@ def test_bits_beyond_the_last_class_are_ignored(maker: str):
     case = make_case(18, 8, 500, n_classes=37)
     beyond = case.allowed.copy()
     beyond[:4, 1] |= EVERYTHING << np.uint32(5)
-    assert_same(replace(case, allowed=beyond).run(maker), case.expected())
+    assert_same(run(replace(case, allowed=beyond), maker), case.expected())
 
 
 @scorers
@@ -339,7 +268,7 @@ def test_many_copies_of_one_tool(maker: str):
     """5,000 tools that tie: the first rows of the catalog win."""
     rng = np.random.default_rng(19)
     tools = np.repeat(vectors(rng, 1, 64, "unit"), 5000, axis=0)
-    found = one_state(tools, vectors(rng, 8, 64, "unit"), 10).run(maker)
+    found = run(one_state(tools, vectors(rng, 8, 64, "unit"), 10), maker)
     assert (found.rows == np.arange(10)).all()
 
 
@@ -359,7 +288,7 @@ def test_a_read_only_matrix_is_scored(maker: str):
     case = make_case(21, 3, 100)
     for array in (case.matrix.vectors, case.matrix.rows, case.matrix.starts, case.queries):
         array.setflags(write=False)
-    assert_same(case.run(maker), case.expected())
+    assert_same(run(case, maker), case.expected())
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
@@ -371,7 +300,7 @@ def test_torch_precision_changes_no_answer(precision: str):
     try:
         torch.set_float32_matmul_precision(precision)
         for maker in ["torch-cpu"] + ["torch-cuda"] * torch.cuda.is_available():
-            assert_same(case.run(maker), case.expected())
+            assert_same(run(case, maker), case.expected())
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,87 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ta_fast_kernels import ToolMatrix, TopK, gated_topk, reference
+from ta_fast_kernels import ToolMatrix, TopK, gated_topk
 from ta_fast_kernels.reference import inner_products
+from tests.cases import EVERYTHING, Case, assert_same, make_case, vectors
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 # A new backend joins the tests by its name.
 BACKENDS = ["numpy"]
-EVERYTHING = np.uint32(0xFFFFFFFF)
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
-@dataclass(frozen=True)
-class Case:
-    """The operands of the operation, in the catalog's order."""
-
-    queries: NDArray[np.float32]
-    tools: NDArray[np.float32]
-    classes: NDArray[np.int32]
-    n_classes: int
-    allowed: NDArray[np.uint32]
-    k: int
-    threshold: NDArray[np.float32]
-
-    @property
-    def matrix(self) -> ToolMatrix:
-        return ToolMatrix.from_rows(self.tools, self.classes, self.n_classes)
-
-    def run(self, backend: str) -> TopK:
-        return gated_topk(
-            self.queries, self.matrix, self.allowed, self.k, self.threshold, backend=backend
-        )
-
-    def expected(self) -> TopK:
-        return reference.gated_topk(
-            self.queries, self.tools, self.classes, self.allowed, self.k, self.threshold
-        )
-
-
-def vectors(rng: np.random.Generator, count: int, dim: int, kind: str) -> NDArray[np.float32]:
-    """Unit vectors, vectors of very different lengths, or ones with ties everywhere."""
-    if kind == "quantised":
-        return rng.integers(-1, 2, (count, dim)).astype(np.float32) / 2
-    drawn = rng.standard_normal((count, dim)).astype(np.float32)
-    if kind == "scaled":
-        return drawn * np.float32(10) ** rng.integers(-12, 13, (count, 1)).astype(np.float32)
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-
-
-def make_case(
-    seed: int,
-    turns: int,
-    count: int,
-    *,
-    dim: int = 24,
-    n_classes: int = 40,
-    k: int = 10,
-    kind: str = "unit",
-    density: float = 0.5,
-) -> Case:
-    """Draw a case; each class is allowed to each turn with probability ``density``."""
-    rng = np.random.default_rng(seed)
-    bits = rng.random((turns, -(-n_classes // 32) * 32)) < density
-    threshold = rng.choice([-np.inf, -0.5, 0.0, 0.25, 0.5, np.inf], turns)
-    return Case(
-        vectors(rng, turns, dim, kind),
-        vectors(rng, count, dim, kind),
-        rng.integers(0, n_classes, count).astype(np.int32),
-        n_classes,
-        np.packbits(bits, axis=1, bitorder="little").view("<u4"),
-        k,
-        threshold.astype(np.float32),
-    )
-
-
-def assert_same(found: TopK, expected: TopK) -> None:
-    """The same bits, shapes and dtypes."""
-    assert found.scores.dtype == np.float32
-    assert found.rows.dtype == np.int32
-    np.testing.assert_array_equal(found.rows, expected.rows)
-    np.testing.assert_array_equal(found.scores.view(np.uint32), expected.scores.view(np.uint32))
+def run(case: Case, backend: str) -> TopK:
+    """What a backend returns."""
+    operands = case.queries, case.matrix, case.allowed, case.k, case.threshold
+    return gated_topk(*operands, backend=backend)
 
 
 @backends
@@ -113,7 +47,7 @@ def assert_same(found: TopK, expected: TopK) -> None:
 def test_any_case_equals_the_reference(backend: str, seed: int, turns: int, count: int, **options):
     """Random catalogs, gates, facts, k and thresholds, with and without ties."""
     case = make_case(seed, turns, count, **options)
-    assert_same(case.run(backend), case.expected())
+    assert_same(run(case, backend), case.expected())
 
 
 @backends
@@ -123,7 +57,7 @@ def test_any_case_equals_the_reference(backend: str, seed: int, turns: int, coun
 def test_shapes_equal_the_reference(backend: str, turns: int, count: int, kind: str):
     """Sizes at and beside the edges of words, groups and blocks."""
     case = make_case(count + turns, turns, count, kind=kind)
-    assert_same(case.run(backend), case.expected())
+    assert_same(run(case, backend), case.expected())
 
 
 @backends
@@ -131,7 +65,7 @@ def test_shapes_equal_the_reference(backend: str, turns: int, count: int, kind: 
 def test_several_batches_and_blocks_equal_the_reference(backend: str, turns: int, count: int):
     """More turns than one product takes, and more rows than one block holds."""
     case = make_case(5, turns, count, dim=8)
-    assert_same(case.run(backend), case.expected())
+    assert_same(run(case, backend), case.expected())
 
 
 @backends
@@ -139,19 +73,19 @@ def test_several_batches_and_blocks_equal_the_reference(backend: str, turns: int
 def test_class_counts_equal_the_reference(backend: str, n_classes: int):
     """From one class for all tools to a class for each tool, classes without tools included."""
     case = make_case(6, 5, 3000, n_classes=n_classes)
-    assert_same(case.run(backend), case.expected())
+    assert_same(run(case, backend), case.expected())
     own = np.random.default_rng(7).permutation(n_classes).astype(np.int32)
     own[own == 5] = 4  # as many classes as tools, but one is empty and one holds two
     tools = np.resize(case.tools, (n_classes, case.tools.shape[1]))
     case = Case(case.queries, tools, own, n_classes, case.allowed, 10, case.threshold)
-    assert_same(case.run(backend), case.expected())
+    assert_same(run(case, backend), case.expected())
 
 
 @backends
 def test_sparse_gates_skip_blocks_rightly(backend: str):
     """Few allowed classes among many large ones: whole ranges of rows are never multiplied."""
     case = make_case(8, 2, 30_000, n_classes=30, density=0.1)
-    assert_same(case.run(backend), case.expected())
+    assert_same(run(case, backend), case.expected())
 
 
 @backends
@@ -163,7 +97,7 @@ def test_close_scores_are_ordered_exactly(backend: str):
     classes = np.zeros(3000, dtype=np.int32)
     allowed = np.full((1, 1), EVERYTHING)
     case = Case(base, base + steps, classes, 1, allowed, 50, np.array([-1], np.float32))
-    assert_same(case.run(backend), case.expected())
+    assert_same(run(case, backend), case.expected())
 
 
 @backends
@@ -181,7 +115,7 @@ def test_threshold_is_inclusive_to_the_bit(backend: str):
 def test_a_turn_does_not_depend_on_its_batch(backend: str):
     """One turn alone, in a batch, and in the batch reversed gives the same bits."""
     case = make_case(11, 64, 2000, dim=384)
-    together = case.run(backend)
+    together = run(case, backend)
     for turns in [*(slice(b, b + 1) for b in range(64)), slice(None, None, -1), slice(7, 20)]:
         alone = gated_topk(
             case.queries[turns],
@@ -237,14 +171,14 @@ def test_no_gated_tool_among_a_million_results(backend: str):
 def test_unfilled_places(backend: str):
     """All gated, k beyond what is allowed, an empty catalog and an empty batch."""
     case = make_case(13, 4, 50, n_classes=3, k=99)
-    nothing = case.run(backend)
+    nothing = run(case, backend)
     assert nothing.rows.shape == (4, 99)
     assert ((nothing.rows == -1) == (nothing.scores == -np.inf)).all()
-    gated = make_case(14, 4, 50, density=0.0).run(backend)
+    gated = run(make_case(14, 4, 50, density=0.0), backend)
     assert (gated.rows == -1).all()
-    empty = make_case(15, 4, 0, k=7).run(backend)
+    empty = run(make_case(15, 4, 0, k=7), backend)
     assert empty.rows.tolist() == [[-1] * 7] * 4
-    assert make_case(16, 0, 50).run(backend).scores.shape == (0, 10)
+    assert run(make_case(16, 0, 50), backend).scores.shape == (0, 10)
 
 
 @backends
@@ -315,7 +249,7 @@ def test_score_is_summed_in_the_specified_order():
 def test_reference_backend_is_the_reference():
     """Asked by name, on a stored matrix, the reference gives its own answer."""
     case = make_case(20, 5, 300)
-    assert_same(case.run("reference"), case.expected())
+    assert_same(run(case, "reference"), case.expected())
 
 
 def test_import_is_light():

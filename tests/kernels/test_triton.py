@@ -22,13 +22,13 @@ from ta_fast.errors import BackendUnavailable  # noqa: E402
 from ta_fast.scorer.triton_scorer import TritonScorer  # noqa: E402
 from ta_fast_kernels import ToolMatrix, TopK, reference, triton_topk  # noqa: E402
 from ta_fast_kernels.triton_index import Layout  # noqa: E402
+from tests.cases import assert_same  # noqa: E402
 from tests.triton_interpreter import mend_interpreter  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEVICE = "cuda" if ON_GPU else "cpu"
-EVERYTHING = np.uint32(0xFFFFFFFF)
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="torch sees no CUDA device")
 
@@ -107,12 +107,6 @@ def make_case(
         threshold.astype(np.float32),
         dtype,
     )
-
-
-def assert_same(found: TopK, expected: TopK) -> None:
-    """The same bits."""
-    np.testing.assert_array_equal(found.rows, expected.rows)
-    np.testing.assert_array_equal(found.scores.view(np.uint32), expected.scores.view(np.uint32))
 
 
 @pytest.fixture(params=[8, 32])
