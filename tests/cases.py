@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ta_fast.scorer import Scorer
-from ta_fast_kernels import ToolMatrix, TopK, reference
+from ta_fast_kernels import TermRows, ToolMatrix, TopK, reference
 
 EVERYTHING = np.uint32(0xFFFFFFFF)
 
@@ -25,21 +25,31 @@ class Case:
     allowed: NDArray[np.uint32]
     k: int
     threshold: NDArray[np.float32]
+    tool_terms: TermRows | None = None
+    turn_terms: TermRows | None = None
 
     @cached_property
     def matrix(self) -> ToolMatrix:
         """The tools, stored by class."""
-        return ToolMatrix.from_rows(self.tools, self.classes, self.n_classes)
+        return ToolMatrix.from_rows(self.tools, self.classes, self.n_classes, self.tool_terms)
 
     def expected(self) -> TopK:
         """What the reference returns."""
         return reference.gated_topk(
-            self.queries, self.tools, self.classes, self.allowed, self.k, self.threshold
+            self.queries,
+            self.tools,
+            self.classes,
+            self.allowed,
+            self.k,
+            self.threshold,
+            self.turn_terms,
+            self.tool_terms,
         )
 
     def ask(self, scorer: Scorer) -> TopK:
         """What a scorer returns."""
-        return scorer.topk(self.queries, self.allowed, self.k, self.threshold)
+        extra = () if self.turn_terms is None else (self.turn_terms,)
+        return scorer.topk(self.queries, self.allowed, self.k, self.threshold, *extra)
 
     def turns(self, turns: slice) -> Case:
         """The same case, some of its turns."""
@@ -48,7 +58,29 @@ class Case:
             queries=self.queries[turns],
             allowed=self.allowed[turns],
             threshold=self.threshold[turns],
+            turn_terms=self.turn_terms
+            and self.turn_terms.take(np.arange(len(self.queries))[turns]),
         )
+
+    def hybrid(self, seed: int, vocabulary: int = 50) -> Case:
+        """The same case with terms: a few in most tools and turns, in some none."""
+        rng = np.random.default_rng(seed)
+        return replace(
+            self,
+            tool_terms=term_rows(rng, len(self.tools), vocabulary, 2047),
+            turn_terms=term_rows(rng, len(self.queries), vocabulary + 3, 3),
+        )
+
+
+def term_rows(rng: np.random.Generator, rows: int, vocabulary: int, most: int) -> TermRows:
+    """Rows of up to eight terms, low ones more often, with values from 1 to ``most``."""
+    drawn = [
+        np.unique((vocabulary * rng.random(rng.integers(0, 9)) ** 2).astype(np.int32))
+        for _ in range(rows)
+    ]
+    offsets = np.cumsum([0, *map(len, drawn)]).astype(np.int64)
+    terms = np.concatenate([*drawn, np.zeros(0, np.int32)])
+    return TermRows(offsets, terms, rng.integers(1, most + 1, len(terms)).astype(np.int32))
 
 
 def vectors(rng: np.random.Generator, count: int, dim: int, kind: str) -> NDArray[np.float32]:

@@ -156,9 +156,13 @@ def test_absent_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch):
     kind=st.sampled_from(["unit", "scaled", "quantised"]),
     density=st.sampled_from([0.0, 0.03, 0.5, 1.0]),
 )
-def test_any_case_equals_the_reference(maker: str, seed: int, turns: int, count: int, **options):
-    """Random catalogs, gates, k and thresholds, with and without ties."""
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_any_case_equals_the_reference(
+    maker: str, hybrid: bool, seed: int, turns: int, count: int, **options
+):
+    """Random catalogs, gates, k, thresholds and terms, with and without ties."""
     case = make_case(seed, turns, count, **options)
+    case = case.hybrid(seed) if hybrid else case
     assert_same(run(case, maker), case.expected())
 
 
@@ -169,6 +173,7 @@ def test_blocks_equal_the_reference(maker: str, turns: int, count: int, kind: st
     """Many turns, and more rows than one block of the product holds."""
     case = make_case(5, turns, count, dim=8, kind=kind)
     assert_same(run(case, maker), case.expected())
+    assert_same(run(case.hybrid(5), maker), case.hybrid(5).expected())
 
 
 @scorers
@@ -203,7 +208,7 @@ def test_long_queries_and_a_long_tool(maker: str):
 @scorers
 def test_a_turn_does_not_depend_on_its_batch(maker: str):
     """One turn alone, in a batch, and in the batch reversed gives the same bits."""
-    case = make_case(11, 64, 2000, dim=384)
+    case = make_case(11, 64, 2000, dim=384).hybrid(11)
     scorer = MAKERS[maker](case.matrix)
     together = case.ask(scorer)
     for turns in [*(slice(b, b + 1) for b in range(0, 64, 7)), slice(None, None, -1), slice(7, 20)]:
@@ -244,6 +249,7 @@ def test_unfilled_places(maker: str):
     """All gated, k beyond the catalog, an empty catalog and an empty batch."""
     few = make_case(14, 8, 50, n_classes=3, k=99)
     assert_same(run(few, maker), few.expected())
+    assert_same(run(few.hybrid(14), maker), few.hybrid(14).expected())
     without_threshold = replace(few, threshold=np.full(8, -np.inf, np.float32))
     assert_same(run(without_threshold, maker), without_threshold.expected())
     gated = run(make_case(15, 4, 50, density=0.0), maker)
@@ -275,7 +281,7 @@ def test_many_copies_of_one_tool(maker: str):
 @scorers
 def test_threads_share_a_scorer(maker: str):
     """Concurrent calls do not disturb each other."""
-    case = make_case(20, 16, 3000, dim=64)
+    case = make_case(20, 16, 3000, dim=64).hybrid(20)
     scorer, expected = MAKERS[maker](case.matrix), case.expected()
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: case.ask(scorer), range(12)):

@@ -11,13 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ta_fast_kernels import numpy_topk, reference
-from ta_fast_kernels.matrix import ToolMatrix, check_values, class_order, describe
+from ta_fast_kernels.matrix import ToolMatrix, check_values, class_order
 from ta_fast_kernels.reference import TopK
+from ta_fast_kernels.terms import MAX_COUNT, MAX_WEIGHT, UNIT, Postings, TermRows, describe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BACKENDS", "ToolMatrix", "TopK", "check_operands", "class_order", "gated_topk"]
+__all__ = [
+    "BACKENDS",
+    "MAX_COUNT",
+    "MAX_WEIGHT",
+    "UNIT",
+    "Postings",
+    "TermRows",
+    "ToolMatrix",
+    "TopK",
+    "check_operands",
+    "class_order",
+    "gated_topk",
+]
 
 BACKENDS = ("numpy", "reference")
 """Names of the implementations."""
@@ -29,6 +42,7 @@ def gated_topk(
     allowed: NDArray[np.uint32],
     k: int,
     threshold: NDArray[np.float32],
+    terms: TermRows | None = None,
     *,
     backend: str = "numpy",
 ) -> TopK:
@@ -41,6 +55,7 @@ def gated_topk(
             whether the turn may use class g. Bits from G on are ignored.
         k: at least 1; may exceed N.
         threshold: float32 ``[B]``, the least score of a returned tool; may be infinite.
+        terms: the turns' terms for hybrid scores, of a matrix that has ``postings``.
         backend: one of ``BACKENDS``.
 
     Returns:
@@ -53,11 +68,13 @@ def gated_topk(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
-    check_operands(queries, matrix, allowed, k, threshold)
+    check_operands(queries, matrix, allowed, k, threshold, terms)
     if backend == "reference":
         tools, classes = matrix.to_rows()
-        return reference.gated_topk(queries, tools, classes, allowed, k, threshold)
-    return numpy_topk.gated_topk(queries, matrix, allowed, k, threshold)
+        return reference.gated_topk(
+            queries, tools, classes, allowed, k, threshold, terms, matrix.terms()
+        )
+    return numpy_topk.gated_topk(queries, matrix, allowed, k, threshold, terms)
 
 
 def check_operands(
@@ -66,6 +83,7 @@ def check_operands(
     allowed: NDArray[np.uint32],
     k: int,
     threshold: NDArray[np.float32],
+    terms: TermRows | None = None,
 ) -> None:
     """Raise ValueError, naming what was found, unless every backend can take this."""
     if k < 1:
@@ -77,6 +95,19 @@ def check_operands(
     check_values("queries", queries)
     if np.isnan(threshold).any():
         raise ValueError(f"threshold: expected numbers, found {threshold}")
+    if terms is not None:
+        _check_terms(terms, matrix, turns)
+
+
+def _check_terms(terms: TermRows, matrix: ToolMatrix, turns: int) -> None:
+    if matrix.postings is None:
+        raise ValueError("terms: the matrix has no postings; expected None")
+    if len(terms) != turns:
+        raise ValueError(f"terms: expected {turns} rows, found {len(terms)}")
+    terms.check()
+    most = int(terms.sums().max(initial=0))
+    if most > MAX_COUNT:
+        raise ValueError(f"terms: expected counts of at most {MAX_COUNT} a turn, found {most}")
 
 
 def _check_array(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+
+from ta_fast_kernels.terms import MAX_WEIGHT, Postings, TermRows, describe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +73,8 @@ class ToolMatrix:
 
     ``vectors`` float32 ``[N, D]``, C-contiguous. ``rows`` int32 ``[N]`` and ``starts``
     int64 ``[G + 1]`` are those of ``class_order``. ``max_norm`` is the norm of the
-    longest vector. The matrix is held, not copied.
+    longest vector. ``postings``, for hybrid scores, are the inverted index of the tools'
+    terms by stored row. The matrix is held, not copied.
 
     Raises:
         ValueError: a wrong shape or dtype, or NaN, inf or too large a number in a vector.
@@ -80,6 +83,7 @@ class ToolMatrix:
     vectors: NDArray[np.float32]
     rows: NDArray[np.int32]
     starts: NDArray[np.int64]
+    postings: Postings | None = None
     max_norm: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,17 +98,24 @@ class ToolMatrix:
             raise ValueError(f"starts: expected int64 [G + 1], found {describe(starts)}")
         _check_order(rows, starts)
         check_values("vectors", vectors)
+        if self.postings is not None:
+            _check_postings(self.postings, len(vectors))
         object.__setattr__(self, "max_norm", float(norm_bounds(vectors).max(initial=0.0)))
 
     @classmethod
     def from_rows(
-        cls, vectors: NDArray[np.float32], classes: NDArray[np.int32], n_classes: int
+        cls,
+        vectors: NDArray[np.float32],
+        classes: NDArray[np.int32],
+        n_classes: int,
+        terms: TermRows | None = None,
     ) -> Self:
-        """Store ``vectors [N, D]``, given in the catalog's order, by class (one copy)."""
+        """Store ``vectors [N, D]`` and terms, given in the catalog's order, by class (one copy)."""
         if len(vectors) != len(classes):
             raise ValueError(f"expected one class a vector, found {len(classes)}, {len(vectors)}")
         rows, starts = class_order(classes, n_classes)
-        return cls(np.ascontiguousarray(vectors[rows]), rows, starts)
+        postings = None if terms is None else invert(terms, rows)
+        return cls(np.ascontiguousarray(vectors[rows]), rows, starts, postings)
 
     def to_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Copies of the vectors ``[N, D]`` and the classes ``[N]`` in the catalog's order."""
@@ -112,6 +123,12 @@ class ToolMatrix:
         vectors[self.rows] = self.vectors
         classes[self.rows] = np.repeat(np.arange(self.n_classes), np.diff(self.starts))
         return vectors, classes
+
+    def terms(self) -> TermRows | None:
+        """The terms of the tools in the catalog's order."""
+        if self.postings is None:
+            return None
+        return self.postings.rows(len(self)).take(np.argsort(self.rows))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -132,6 +149,21 @@ class ToolMatrix:
         return -(-self.n_classes // 32)
 
 
+def invert(terms: TermRows, rows: NDArray[np.int32]) -> Postings:
+    """The inverted index by stored row of terms in the catalog's order; ``rows`` is the storing."""
+    terms.check()
+    return terms.take(rows).postings(int(terms.terms.max(initial=-1)) + 1)
+
+
+def _check_postings(postings: Postings, count: int) -> None:
+    """Raise ValueError unless the postings are of ``count`` tools and keep sums exact."""
+    if postings.stored.max(initial=-1) >= count:
+        raise ValueError(f"postings: expected {count} tools, found row {postings.stored.max()}")
+    if postings.weights.max(initial=0) > MAX_WEIGHT:
+        found = postings.weights.max()
+        raise ValueError(f"postings: expected weights of at most {MAX_WEIGHT}, found {found}")
+
+
 def _check_order(rows: NDArray[np.int32], starts: NDArray[np.int64]) -> None:
     """Raise ValueError unless ``rows`` and ``starts`` are those of some ``class_order``."""
     n = len(rows)
@@ -148,8 +180,3 @@ def _check_order(rows: NDArray[np.int32], starts: NDArray[np.int64]) -> None:
     if descends.any():
         at = int(np.argmax(descends))
         raise ValueError(f"rows: {rows[at]} is before {rows[at + 1]} in one class")
-
-
-def describe(array: NDArray[Any]) -> str:
-    """Dtype and shape, for messages."""
-    return f"{array.dtype} {list(array.shape)}"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ta_fast_kernels.matrix import norm_bounds
-from ta_fast_kernels.reference import TopK, inner_products, unfilled
+from ta_fast_kernels.reference import TopK, float64_products, rounded, unfilled
+from ta_fast_kernels.terms import MAX_WEIGHT, UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ta_fast_kernels.matrix import ToolMatrix
+    from ta_fast_kernels.terms import TermRows
 
 BATCH = 128
 """Turns multiplied at once."""
@@ -47,29 +49,39 @@ def gated_topk(
     allowed: NDArray[np.uint32],
     k: int,
     threshold: NDArray[np.float32],
+    terms: TermRows | None = None,
 ) -> TopK:
     """``reference.gated_topk`` on a ``ToolMatrix``; the arguments are taken as valid."""
     if len(queries) == 1 and 0 < len(matrix) <= FEW and matrix.n_classes <= FEW_CLASSES:
-        return _search_one(queries[0], matrix, allowed[0].tolist(), float(threshold[0]), k)
+        return _search_one(queries[0], matrix, allowed[0].tolist(), float(threshold[0]), k, terms)
     best = unfilled(len(queries), k)
     k = min(k, len(matrix))
     for first in range(0, len(queries) if k else 0, BATCH):
         turns = slice(first, first + BATCH)
         part = TopK(best.scores[turns, :k], best.rows[turns, :k])
-        _search(queries[turns], matrix, allowed[turns], threshold[turns], part)
+        mine = None if terms is None else terms.part(first, min(first + BATCH, len(queries)))
+        _search(queries[turns], matrix, allowed[turns], threshold[turns], part, mine)
     return best
 
 
 def _search_one(
-    query: NDArray[np.float32], matrix: ToolMatrix, allowed: list[int], threshold: float, k: int
+    query: NDArray[np.float32],
+    matrix: ToolMatrix,
+    allowed: list[int],
+    threshold: float,
+    k: int,
+    terms: TermRows | None,
 ) -> TopK:
     """The k best of few tools for one turn: ``_search`` in as few NumPy calls as will do.
 
     After an encoder's forward nothing is in the processor's caches, so it is the number
     of calls that costs.
     """
-    error = float(error_bounds(query[None], matrix)[0])
+    error = float(error_bounds(query[None], matrix, terms)[0])
     approx = matrix.vectors @ query
+    lexical = lexical_part(matrix, terms, range(len(matrix)))
+    if lexical is not None:
+        approx += lexical[0]
     for g in range(matrix.n_classes):
         if not allowed[g >> 5] >> (g & 31) & 1:
             approx[matrix.starts[g] : matrix.starts[g + 1]] = DENIED
@@ -78,7 +90,8 @@ def _search_one(
     ranked.partition(place)
     cut = max(float(ranked[place]) - 2 * error, threshold - error, float(LEAST))
     stored = (approx >= np.float32(cut)).nonzero()[0]
-    scores = _exact(query, matrix.vectors[stored], error)
+    extra = None if lexical is None else lexical[0, stored]
+    scores = _exact(query, matrix.vectors[stored], error, extra)
     rows = matrix.rows[stored]
     order = np.lexsort((rows, -scores))[:k]
     scores, rows = scores[order], rows[order]
@@ -96,22 +109,40 @@ def _search(
     allowed: NDArray[np.uint32],
     threshold: NDArray[np.float32],
     best: TopK,
+    terms: TermRows | None,
 ) -> None:
     """Fill ``best [B, k]``, block by block of stored rows."""
-    error = error_bounds(queries, matrix)
+    error = error_bounds(queries, matrix, terms)
     denied = class_bits(~allowed, matrix.n_classes)
     used = (denied.min(axis=0) == 0).nonzero()[0]
     for block in _blocks(used, matrix.starts, BLOCK // len(queries)):
         approx = _approximate(queries, matrix, denied, block, best.rows.shape[1])
+        lexical = lexical_part(matrix, terms, block)
+        if lexical is not None:
+            approx.reshape(len(queries), -1)[:, : len(block)] += lexical
         least = np.maximum(threshold, best.scores[:, -1])
         turns, stored = _sieve(approx, least, error, best.rows.shape[1])
+        extra = None if lexical is None else lexical[turns, stored]
         stored += block.start
-        scores = rescore(queries, matrix, error, turns, stored)
+        scores = rescore(queries, matrix, error, turns, stored, extra)
         keep = scores >= threshold[turns]
         merge(best, turns[keep], scores[keep], matrix.rows[stored[keep]])
 
 
-def error_bounds(queries: NDArray[np.float32], matrix: ToolMatrix) -> NDArray[np.float64]:
+def lexical_part(
+    matrix: ToolMatrix, terms: TermRows | None, block: range
+) -> NDArray[np.float32] | None:
+    """The lexical part of the scores ``[B, len(block)]``, exactly."""
+    if terms is None or matrix.postings is None:
+        return None
+    sums = matrix.postings.overlaps(terms, block, whole=len(block) == len(matrix))
+    sums *= np.float32(UNIT)
+    return sums
+
+
+def error_bounds(
+    queries: NDArray[np.float32], matrix: ToolMatrix, terms: TermRows | None = None
+) -> NDArray[np.float64]:
     """``[B]``: how far an approximate score can be from the score.
 
     Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: summed in any
@@ -121,7 +152,16 @@ def error_bounds(queries: NDArray[np.float32], matrix: ToolMatrix) -> NDArray[np
     """
     roundings = (matrix.dim + 8) * 2.0**-24
     gamma = matrix.max_norm * roundings / (1 - roundings)
-    return norm_bounds(queries) * gamma + matrix.dim * 2.0**-126
+    error = norm_bounds(queries) * gamma + matrix.dim * 2.0**-126
+    if terms is not None:
+        error += lexical_bounds(terms) * 2.0**-22
+    return error
+
+
+def lexical_bounds(terms: TermRows) -> NDArray[np.float64]:
+    """``[B]``: what the lexical part of a score can reach."""
+    bounds: NDArray[np.float64] = terms.sums() * (MAX_WEIGHT * UNIT)
+    return bounds
 
 
 def class_bits(words: NDArray[np.uint32], count: int) -> NDArray[np.uint8]:
@@ -199,20 +239,25 @@ def rescore(
     error: NDArray[np.float64],
     turns: NDArray[np.intp],
     stored: NDArray[np.intp],
+    lexical: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Score pairs of a turn and a stored row: ``[M]``."""
+    """Score pairs of a turn and a stored row: ``[M]``; ``lexical [M]`` is added."""
     scores = np.empty(len(turns), dtype=np.float32)
     for i in range(0, len(turns), PAIRS):
         turn = turns[i : i + PAIRS]
         left, right = queries.take(turn, axis=0), matrix.vectors.take(stored[i : i + PAIRS], axis=0)
-        scores[i : i + PAIRS] = _exact(left, right, error[turn])
+        extra = None if lexical is None else lexical[i : i + PAIRS]
+        scores[i : i + PAIRS] = _exact(left, right, error[turn], extra)
     return scores
 
 
 def _exact(
-    left: NDArray[np.float32], right: NDArray[np.float32], error: NDArray[np.float64] | float
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    error: NDArray[np.float64] | float,
+    lexical: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
-    """``reference.inner_products`` of ``[M, D]`` (or ``[D]``) and ``[M, D]``, mostly quicker.
+    """The scores of ``[M, D]`` (or ``[D]``) and ``[M, D]``, plus ``lexical [M]``.
 
     A sum in float64, in whatever order, is within ``error * 2**-29`` of the exact one,
     and so is the sum in the specified order. Where both ends of twice that round to one
@@ -220,11 +265,14 @@ def _exact(
     """
     margin = error * 2.0**-28
     sums = np.einsum("...j,...j->...", left, right, dtype=np.float64)
+    if lexical is not None:
+        sums += lexical
     scores: NDArray[np.float32] = (sums - margin).astype(np.float32)
     scores += np.float32(0)  # no negative zero
     unsure = (scores != (sums + margin).astype(np.float32)).nonzero()[0]
     if len(unsure):
-        scores[unsure] = inner_products(left if left.ndim == 1 else left[unsure], right[unsure])
+        exact = float64_products(left if left.ndim == 1 else left[unsure], right[unsure])
+        scores[unsure] = rounded(exact if lexical is None else exact + lexical[unsure])
     return scores
 
 

@@ -13,7 +13,7 @@ from ta_fast.scorer.numpy_scorer import NumpyScorer
 
 if TYPE_CHECKING:
     from ta_fast.types import F32, U32
-    from ta_fast_kernels import ToolMatrix, TopK
+    from ta_fast_kernels import TermRows, ToolMatrix, TopK
 
 __all__ = ["SCORERS", "NumpyScorer", "Scorer", "make_scorer"]
 
@@ -35,7 +35,9 @@ _CLASSES = {
 class Scorer(Protocol):
     """Gated top-k over the tools of one epoch; scorers of two epochs can live at once."""
 
-    def topk(self, queries: F32, allowed: U32, k: int, threshold: F32) -> TopK:
+    def topk(
+        self, queries: F32, allowed: U32, k: int, threshold: F32, terms: TermRows | None = None
+    ) -> TopK:
         """The best k allowed tools of each turn; see ``ta_fast_kernels.gated_topk``.
 
         Safe to call from several threads. Every scorer returns the same bits, whatever
@@ -46,6 +48,7 @@ class Scorer(Protocol):
             allowed: ``[B, ceil(G / 32)]``, a bit for each gate class.
             k: at least 1; may exceed the number of tools.
             threshold: ``[B]``, the least score of a returned tool.
+            terms: the turns' terms, for hybrid scores; of a matrix with postings.
 
         Raises:
             ValueError: a wrong shape or dtype, k < 1, or numbers that are not finite.

@@ -3,7 +3,8 @@
 FAISS knows no gate. On a CPU its ID selector stands in for one, a search for each distinct
 state of a batch. A GPU index silently ignores it (seen with 1.15.1), so there the search is
 ungated and fetches twice as many tools until every turn has all it can need. Either way each
-tool fetched is asked for its gate. What is fetched is approximate; it is cut by the bound of
+tool fetched is asked for its gate. Nor does it know terms: every tool that shares one with
+its turn is scored besides. What is fetched is approximate; it is cut by the bound of
 kernels/README.md and scored again, so the answer's bits are those of the reference.
 
 Slower than a scorer that knows the gate. 64 turns against 10,000 tools of D = 384 on two CPU
@@ -22,8 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ta_fast.errors import BackendUnavailable, InvalidConfig
-from ta_fast_kernels import ToolMatrix, TopK, check_operands, gated_topk
-from ta_fast_kernels.numpy_topk import class_bits, error_bounds, merge, rescore
+from ta_fast_kernels import TermRows, ToolMatrix, TopK, check_operands, gated_topk
+from ta_fast_kernels.numpy_topk import (
+    class_bits,
+    error_bounds,
+    lexical_part,
+    merge,
+    rescore,
+)
 from ta_fast_kernels.reference import unfilled
 
 with warnings.catch_warnings():  # SWIG's generated types
@@ -39,6 +46,8 @@ faiss: Any = _faiss  # its stubs know the C++ constructors, not what Python adds
 
 SPARE = 16
 """Tools fetched beyond 2 k at first: ties, rounding, and a few that the gate denies."""
+TURNS_WITH_TERMS = 64
+"""Turns whose lexical parts ``[B, N]`` are held at once."""
 MOST_ON_GPU = 2048
 """Most tools that a GPU index returns; a turn that needs more is scored by NumPy."""
 
@@ -84,17 +93,46 @@ class FaissScorer:
         self._most = min(len(matrix), MOST_ON_GPU) if device == "cuda" else len(matrix)
         self._index = self._make_index()
 
-    def topk(self, queries: F32, allowed: U32, k: int, threshold: F32) -> TopK:
+    def topk(
+        self, queries: F32, allowed: U32, k: int, threshold: F32, terms: TermRows | None = None
+    ) -> TopK:
         """See ``Scorer.topk``."""
-        check_operands(queries, self.matrix, allowed, k, threshold)
+        check_operands(queries, self.matrix, allowed, k, threshold, terms)
         best = unfilled(len(queries), k)
-        if len(queries) and len(self.matrix):
-            for turns, selector in self._groups(allowed):
-                part = TopK(best.scores[turns], best.rows[turns])
-                operands = queries[turns], allowed[turns], threshold[turns]
-                self._search(*operands, selector, part)
-                best.scores[turns], best.rows[turns] = part.scores, part.rows
+        if len(self.matrix) == 0:
+            return best
+        for turns, selector in self._groups(allowed) if len(queries) else ():
+            part = TopK(best.scores[turns], best.rows[turns])
+            self._search(queries[turns], allowed[turns], threshold[turns], selector, part)
+            best.scores[turns], best.rows[turns] = part.scores, part.rows
+        if terms is not None:
+            for first in range(0, len(queries), TURNS_WITH_TERMS):
+                last = min(first + TURNS_WITH_TERMS, len(queries))
+                part = TopK(best.scores[first:last], best.rows[first:last])
+                operands = queries[first:last], allowed[first:last], threshold[first:last]
+                self._add_terms(*operands, terms.part(first, last), part)
         return best
+
+    def _add_terms(
+        self, queries: F32, allowed: U32, threshold: F32, terms: TermRows, best: TopK
+    ) -> None:
+        """Turn the best by inner product alone into the best by hybrid score.
+
+        The lexical part is never negative. So a tool that shares no term with its turn is
+        among the k best only if it is so without terms; every other tool is scored.
+        """
+        lexical = lexical_part(self.matrix, terms, range(len(self.matrix)))
+        if lexical is None:
+            return
+        error = error_bounds(queries, self.matrix, terms)
+        stored = np.argsort(self.matrix.rows)[best.rows]
+        again = np.take_along_axis(lexical, stored, axis=1) > 0
+        best.scores[again], best.rows[again] = -np.inf, -1
+        may_use = class_bits(allowed, self.matrix.n_classes)[:, self._classes]
+        turn, found = ((lexical > 0) & (may_use != 0)).nonzero()
+        scores = rescore(queries, self.matrix, error, turn, found, lexical[turn, found])
+        keep = scores >= threshold[turn]
+        merge(best, turn[keep], scores[keep], self.matrix.rows[found[keep]])
 
     def _make_index(self) -> Any:
         if self.device == "cuda":

@@ -9,6 +9,7 @@ from ta_fast_kernels import ToolMatrix, TopK, gated_topk
 
 if TYPE_CHECKING:
     from ta_fast.types import F32, U32
+    from ta_fast_kernels import TermRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class NumpyScorer:
 
     matrix: ToolMatrix
 
-    def topk(self, queries: F32, allowed: U32, k: int, threshold: F32) -> TopK:
+    def topk(
+        self, queries: F32, allowed: U32, k: int, threshold: F32, terms: TermRows | None = None
+    ) -> TopK:
         """See ``Scorer.topk``."""
-        return gated_topk(queries, self.matrix, allowed, k, threshold, backend="numpy")
+        return gated_topk(queries, self.matrix, allowed, k, threshold, terms, backend="numpy")

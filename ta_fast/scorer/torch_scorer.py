@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from ta_fast.errors import BackendUnavailable, InvalidConfig
-from ta_fast_kernels import ToolMatrix, TopK, check_operands
+from ta_fast_kernels import UNIT, Postings, TermRows, ToolMatrix, TopK, check_operands
 from ta_fast_kernels.matrix import norm_bounds
-from ta_fast_kernels.numpy_topk import class_bits
+from ta_fast_kernels.numpy_topk import class_bits, lexical_bounds
 from ta_fast_kernels.reference import unfilled
 
 if TYPE_CHECKING:
@@ -69,26 +69,38 @@ class TorchScorer:
         classes = np.repeat(np.arange(matrix.n_classes), sizes)
         self._classes = torch.from_numpy(classes).to(self.device)
         self._rows = torch.from_numpy(matrix.rows.astype(np.int64)).to(self.device)
+        self._terms = None
+        if matrix.postings is not None:
+            self._terms = _Terms(matrix.postings, len(matrix), self.device)
 
-    def topk(self, queries: F32, allowed: U32, k: int, threshold: F32) -> TopK:
+    def topk(
+        self, queries: F32, allowed: U32, k: int, threshold: F32, terms: TermRows | None = None
+    ) -> TopK:
         """See ``Scorer.topk``."""
-        check_operands(queries, self.matrix, allowed, k, threshold)
+        check_operands(queries, self.matrix, allowed, k, threshold, terms)
         best = unfilled(len(queries), k)
         k = min(k, len(self.matrix))
         for first in range(0, len(queries) if k else 0, BATCH):
             turns = slice(first, first + BATCH)
+            mine = None if terms is None else terms.part(first, min(first + BATCH, len(queries)))
             with torch.inference_mode():
-                scores, rows = self._search(queries[turns], allowed[turns], k, threshold[turns])
+                scores, rows = self._search(
+                    queries[turns], allowed[turns], k, threshold[turns], mine
+                )
             best.scores[turns, :k] = scores.cpu().numpy()
             best.rows[turns, :k] = rows.cpu().numpy()
         return best
 
     def _search(
-        self, queries: F32, allowed: U32, k: int, threshold: F32
+        self, queries: F32, allowed: U32, k: int, threshold: F32, terms: TermRows | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores float32 and catalog rows int64 ``[B, k]``, block by block of stored rows."""
         exact = self._put(queries)
         low, unit, error = self._lower(queries)
+        counts = None
+        if terms is not None and self._terms is not None:
+            counts = self._terms.counts(terms)
+            error += self._put(lexical_bounds(terms) * 2.0**-22) * unit
         gate = self._put(class_bits(allowed, self.matrix.n_classes)).bool()
         least = self._put(threshold)
         scores = torch.full((len(queries), k), -torch.inf, device=self.device)
@@ -97,14 +109,19 @@ class TorchScorer:
         for first in range(0, len(self.matrix), size):
             block = slice(first, first + size)
             approx = _product(low, self._stored[block])
+            lexical = None
+            if counts is not None and self._terms is not None:
+                lexical = self._terms.part(counts, block)
+                approx += lexical * unit.float()[:, None]
             approx.masked_fill_(~gate[:, self._classes[block]], -torch.inf)
             cut = torch.maximum(least, scores[:, -1]).double() * unit - error
             if k <= approx.shape[1]:
                 cut = torch.maximum(cut, approx.topk(k).values[:, -1] - 2 * error)
             cut = cut.clamp_min(LEAST).float()
             turns, stored = (approx >= cut[:, None]).nonzero(as_tuple=True)
+            extra = None if lexical is None else lexical[turns, stored]
             stored += first
-            found = self._rescore(exact, turns, stored)
+            found = self._rescore(exact, turns, stored, extra)
             keep = found >= least[turns]
             turns, found, stored = turns[keep], found[keep], stored[keep]
             scores, rows = _merge(scores, rows, turns, found, self._rows[stored])
@@ -132,19 +149,58 @@ class TorchScorer:
         return self._put(scaled).to(self._stored.dtype), self._put(unit), self._put(error)
 
     def _rescore(
-        self, queries: torch.Tensor, turns: torch.Tensor, stored: torch.Tensor
+        self,
+        queries: torch.Tensor,
+        turns: torch.Tensor,
+        stored: torch.Tensor,
+        lexical: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Score pairs of a turn and a stored row: float32 ``[M]``."""
+        """Score pairs of a turn and a stored row: float32 ``[M]``; ``lexical [M]`` is added."""
         size = max(1, TERMS // self.matrix.dim)
         parts = [
-            _inner_products(queries[turns[i : i + size]], self._exact[stored[i : i + size]])
+            _float64_products(queries[turns[i : i + size]], self._exact[stored[i : i + size]])
             for i in range(0, len(turns), size)
         ]
-        return torch.cat(parts) if parts else queries.new_empty(0)
+        scores = torch.cat(parts) if parts else queries.new_empty(0, dtype=torch.float64)
+        if lexical is not None:
+            scores += lexical.double()
+        return scores.float() + 0.0  # no negative zero
 
     def _put(self, array: np.ndarray) -> torch.Tensor:
         """A copy on the device."""
         return torch.tensor(np.ascontiguousarray(array), device=self.device)
+
+
+class _Terms:
+    """The tools' weights on the device, as a sparse matrix of float32 ``[N, V]``."""
+
+    def __init__(self, postings: Postings, count: int, device: torch.device) -> None:
+        rows = postings.rows(count)
+        self._vocabulary, self._device, self._offsets = len(postings), device, rows.offsets
+        owner = np.repeat(np.arange(count), np.diff(rows.offsets))
+        self._places = torch.from_numpy(np.stack((owner, rows.terms))).to(device)
+        self._weights = torch.from_numpy(rows.values.astype(np.float32)).to(device)
+
+    def counts(self, turns: TermRows) -> torch.Tensor:
+        """The turns' counts: float32 ``[V, B]``."""
+        known = turns.terms < self._vocabulary
+        owner = np.repeat(np.arange(len(turns)), np.diff(turns.offsets))
+        place = torch.from_numpy(np.stack((turns.terms[known], owner[known])))
+        values = torch.from_numpy(turns.values[known].astype(np.float32))
+        counts = torch.zeros(self._vocabulary, len(turns), device=self._device)
+        counts[tuple(place.to(self._device))] = values.to(self._device)
+        return counts
+
+    def part(self, counts: torch.Tensor, block: slice) -> torch.Tensor:
+        """The lexical part of the scores of a block of stored rows, exactly: ``[B, n]``."""
+        count = min(block.stop, len(self._offsets) - 1) - block.start
+        mine = slice(self._offsets[block.start], self._offsets[block.start + count])
+        places = self._places[:, mine] - torch.tensor([[block.start], [0]], device=self._device)
+        shape = count, self._vocabulary
+        tools = torch.sparse_coo_tensor(
+            places, self._weights[mine], shape, is_coalesced=True, check_invariants=False
+        )
+        return (tools @ counts).T * UNIT
 
 
 def _device(name: str | None) -> torch.device:
@@ -185,8 +241,8 @@ def _product(queries: torch.Tensor, tools: torch.Tensor) -> torch.Tensor:
     return queries.float() @ tools.float().T
 
 
-def _inner_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """``reference.inner_products``, addition for addition: ``[M, D]`` twice -> ``[M]``."""
+def _float64_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``reference.float64_products``, addition for addition: ``[M, D]`` twice -> ``[M]``."""
     terms = left.double() * right.double()
     width = terms.shape[1]
     half = 1 << (width - 1).bit_length()
@@ -194,7 +250,7 @@ def _inner_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         half //= 2
         terms[:, : width - half] += terms[:, half:width]
         width = half
-    return terms[:, 0].float() + 0.0  # no negative zero
+    return terms[:, 0]
 
 
 def _merge(

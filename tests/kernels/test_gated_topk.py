@@ -28,7 +28,7 @@ backends = pytest.mark.parametrize("backend", BACKENDS)
 
 def run(case: Case, backend: str) -> TopK:
     """What a backend returns."""
-    operands = case.queries, case.matrix, case.allowed, case.k, case.threshold
+    operands = case.queries, case.matrix, case.allowed, case.k, case.threshold, case.turn_terms
     return gated_topk(*operands, backend=backend)
 
 
@@ -44,9 +44,13 @@ def run(case: Case, backend: str) -> TopK:
     kind=st.sampled_from(["unit", "scaled", "quantised"]),
     density=st.sampled_from([0.0, 0.03, 0.5, 1.0]),
 )
-def test_any_case_equals_the_reference(backend: str, seed: int, turns: int, count: int, **options):
-    """Random catalogs, gates, facts, k and thresholds, with and without ties."""
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_any_case_equals_the_reference(
+    backend: str, hybrid: bool, seed: int, turns: int, count: int, **options
+):
+    """Random catalogs, gates, facts, k, thresholds and terms, with and without ties."""
     case = make_case(seed, turns, count, **options)
+    case = case.hybrid(seed) if hybrid else case
     assert_same(run(case, backend), case.expected())
 
 
@@ -66,6 +70,7 @@ def test_several_batches_and_blocks_equal_the_reference(backend: str, turns: int
     """More turns than one product takes, and more rows than one block holds."""
     case = make_case(5, turns, count, dim=8)
     assert_same(run(case, backend), case.expected())
+    assert_same(run(case.hybrid(5), backend), case.hybrid(5).expected())
 
 
 @backends
@@ -86,6 +91,7 @@ def test_sparse_gates_skip_blocks_rightly(backend: str):
     """Few allowed classes among many large ones: whole ranges of rows are never multiplied."""
     case = make_case(8, 2, 30_000, n_classes=30, density=0.1)
     assert_same(run(case, backend), case.expected())
+    assert_same(run(case.hybrid(8), backend), case.hybrid(8).expected())
 
 
 @backends
