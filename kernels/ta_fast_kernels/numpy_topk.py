@@ -153,15 +153,12 @@ def error_bounds(
     roundings = (matrix.dim + 8) * 2.0**-24
     gamma = matrix.max_norm * roundings / (1 - roundings)
     error = norm_bounds(queries) * gamma + matrix.dim * 2.0**-126
-    if terms is not None:
-        error += lexical_bounds(terms) * 2.0**-22
-    return error
+    return error if terms is None else error + lexical_bounds(terms) * 2.0**-22
 
 
 def lexical_bounds(terms: TermRows) -> NDArray[np.float64]:
     """``[B]``: what the lexical part of a score can reach."""
-    bounds: NDArray[np.float64] = terms.sums() * (MAX_WEIGHT * UNIT)
-    return bounds
+    return terms.sums().astype(np.float64) * (MAX_WEIGHT * UNIT)
 
 
 def class_bits(words: NDArray[np.uint32], count: int) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-UNIT = 2.0**-11
+UNIT: float = 2.0**-11
 """What a lexical sum of 1 adds to a score."""
 MAX_WEIGHT = 2047
 """Largest weight of a term in a tool: float16 holds every whole number up to it."""
