@@ -14,13 +14,15 @@ KERNELS = ROOT / "kernels" / "ta_fast_kernels"
 LEVELS = [
     {"errors"},
     {"types"},
-    {"tokens", "wire", "gate"},
-    {"session", "schemas", "prompt", "encoder", "scorer", "events"},
+    {"tokens", "wire", "gate", "vocabulary", "lexicon"},
+    {"session", "schemas", "prompt", "encoder", "scorer", "events", "calibration"},
     {"catalog", "calls"},
     {"pipeline"},
     {"snapshot", "check", "evaluate"},
+    {"routing"},
+    {"engine"},
     {"attention"},
-    {"config", "commands", "testing"},
+    {"config", "commands", "labelled", "testing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
