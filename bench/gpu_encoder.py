@@ -1,4 +1,4 @@
-"""The GPU encoder on a GPU: checked, then timed beside sentence-transformers, as JSON.
+"""The GPU encoder: checked, then timed beside sentence-transformers and ONNX Runtime, as JSON.
 
     python -m bench.gpu_encoder FOLDER [--reference FILE.npz] [--out FILE.json]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,13 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnxruntime import OrtValue
 from sentence_transformers import SentenceTransformer
 from torch.profiler import ProfilerActivity, profile
 
 from bench.gpu_peers import machine, said
 from ta_fast.encoder.gpu_encoder import GpuEncoder, Packed, _shape, pack
 from ta_fast.encoder.model_folder import read_model_folder
-from ta_fast.encoder.tokenizer import as_row
+from ta_fast.encoder.onnx_encoder import OnnxEncoder
+from ta_fast.encoder.tokenizer import Tokens, as_row
+from ta_fast.errors import BackendUnavailable
 from ta_fast.types import F32
 
 SHAPES = [
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument("--commit", default=said("git", "rev-parse", "--short", "HEAD"))
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    peer = SentenceTransformer(str(options.folder), device="cuda")
+    peer = SentenceTransformer(str(options.folder), device="cuda").float()
     texts, vectors = reference(peer, options.reference)
     results: dict[str, Any] = {**machine(), "commit": options.commit, "tflops": matmul_rate()}
     encoder = GpuEncoder(read_model_folder(options.folder), max_tokens=131_072)
@@ -56,23 +60,22 @@ def main() -> None:
     for dtype in ("bfloat16", "float32"):
         other = GpuEncoder(read_model_folder(options.folder), dtype=dtype)
         results["fidelity"][dtype] = fidelity(other.encode(texts), vectors)
-    print(json.dumps(results, indent=1))
     assert results["fidelity"]["float16"]["least"] > 0.995
     results["ours"] = [ours(encoder, *shape, rate=results["tflops"]) for shape in SHAPES]
     results["mixed"] = mixed(encoder)
     results["one_text"] = one_text(encoder)
-    results["bulk_texts"] = bulk(encoder, peer)
     peer.half()
+    results["bulk_texts"] = bulk(encoder, peer)
     results["peer"] = [eager(peer, *shape) for shape in PEERS]
+    results["onnxruntime"] = onnxruntime_gpu(options.folder, texts, vectors)
     results["kernels"] = {
         f"{tokens} x {texts}": kernels(encoder, tokens, texts)
         for tokens, texts in [(16, 1), (16, 2048), (64, 2048)]
     }
     if options.out:
         options.out.write_text(json.dumps(results, indent=1))
-    for part in ("fidelity", "ours", "mixed", "one_text", "bulk_texts", "peer", "kernels"):
-        rows = results[part] if isinstance(results[part], list) else [results[part]]
-        for row in rows:
+    for part, found in results.items():
+        for row in found if isinstance(found, list) else [found]:
             print(part, json.dumps(row))
 
 
@@ -99,7 +102,10 @@ def batch(tokens: int, texts: int) -> Packed:
 
 
 def ours(encoder: GpuEncoder, tokens: int, texts: int, *, rate: float) -> dict[str, Any]:
-    """One shape as a graph on the device: time, texts a second, share of the matrix rate."""
+    """One shape as a graph: ids from pinned memory, vectors left on the device.
+
+    Time, texts a second, share of the matrix rate.
+    """
     packed = batch(tokens, texts)
     encoder.forward(packed)
     shape = _shape(tokens * texts, texts, tokens)
@@ -130,15 +136,16 @@ def mixed(encoder: GpuEncoder) -> dict[str, float]:
     return {"tokens": int(lengths.sum()), "ms": seconds * 1e3, "per_s": 2048 / seconds}
 
 
-def one_text(encoder: GpuEncoder) -> dict[str, float]:
+def one_text(encoder: Any) -> dict[str, float]:
     """Wall time of one text: ids to vector on the host, and text to vector; p50 in ms."""
     text = " ".join(WORDS[:14])
-    packed = encoder.tokenize([text])
-    times: dict[str, float] = {"tokens": len(packed.ids)}
+    ids = encoder.tokenize([text])
+    times: dict[str, float] = {"tokens": ids.ids.size}
     for name, work in (
-        ("forward", lambda: encoder.forward(packed)),
+        ("forward", lambda: encoder.forward(ids)),
         ("encode", lambda: encoder.encode([text])),
     ):
+        wall_time(work, 20)
         times[name] = wall_time(work, 300) * 1e3
     return times
 
@@ -168,6 +175,41 @@ def eager(peer: SentenceTransformer, tokens: int, texts: int) -> dict[str, Any]:
     forward()
     seconds = device_time(forward)
     return {"tokens": tokens, "texts": texts, "ms": seconds * 1e3, "per_s": texts / seconds}
+
+
+def onnxruntime_gpu(folder: Path, texts: list[str], vectors: F32) -> dict[str, Any]:
+    """The ONNX Runtime encoder in half precision; or what is missing."""
+    try:
+        encoder = OnnxEncoder(folder, device="cuda", fused=True)
+    except BackendUnavailable as error:
+        return {"missing": str(error)}
+    found: dict[str, Any] = {"version": version("onnxruntime-gpu")}
+    found["fidelity"] = fidelity(encoder.encode(texts), vectors)
+    assert found["fidelity"]["least"] > 0.995
+    found["shapes"] = [bound(encoder, *shape) for shape in PEERS]
+    found["one_text"] = one_text(encoder)
+    return found
+
+
+def bound(encoder: OnnxEncoder, tokens: int, texts: int) -> dict[str, Any]:
+    """Wall time of a forward of ids on the device to vectors there, and from host to host."""
+    ids = batch(tokens, texts).ids.reshape(texts, tokens).astype(np.int64)
+    padded = Tokens(ids, np.ones_like(ids))
+    binding = encoder._session.io_binding()
+    for name, array in {"input_ids": padded.ids, "attention_mask": padded.mask}.items():
+        binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, "cuda"))
+    there = OrtValue.ortvalue_from_shape_and_type([texts, encoder.dim], np.float32, "cuda")
+    binding.bind_ortvalue_output("vectors", there)
+    times = {
+        "ms": lambda: encoder._session.run_with_iobinding(binding),
+        "host_ms": lambda: encoder.forward(padded),
+    }
+    row: dict[str, Any] = {"tokens": tokens, "texts": texts}
+    for name, work in times.items():
+        wall_time(work, 5)
+        row[name] = wall_time(work, 30) * 1e3
+    np.testing.assert_allclose(there.numpy(), encoder.forward(padded), atol=1e-3)
+    return row | {"per_s": texts / row["ms"] * 1e3}
 
 
 def kernels(encoder: GpuEncoder, tokens: int, texts: int) -> dict[str, float]:

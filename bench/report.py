@@ -138,9 +138,13 @@ def gate_table(times: Times) -> str:
 
 
 def encoder_table(documents: Mapping[str, Document]) -> str:
-    """Milliseconds of the encoder by shape, and the peer's."""
+    """Milliseconds of the encoder by shape, and its peers'."""
     found = [d for d in documents.values() if isinstance(d.get("ours"), list)]
-    peers = {(p["tokens"], p["texts"]): p["ms"] for d in found for p in d.get("peer", [])}
+    runtimes = [d.get("onnxruntime", {}).get("shapes", []) for d in found]
+    peers = [
+        {(row["tokens"], row["texts"]): row["ms"] for rows in kind for row in rows}
+        for kind in ([d.get("peer", []) for d in found], runtimes)
+    ]
     lines = [
         [
             f"{row['tokens']}",
@@ -148,13 +152,13 @@ def encoder_table(documents: Mapping[str, Document]) -> str:
             _number(row["ms"]),
             f"{row['per_s']:,.0f}",
             f"{row['share']:.0%}" if "share" in row else MISSING,
-            _number(peers.get((row["tokens"], row["texts"]))),
+            *(_number(peer.get((row["tokens"], row["texts"]))) for peer in peers),
         ]
         for document in found
         for row in document["ours"]
     ]
     heads = ["tokens", "texts", "ms", "texts/s", "share of the matrix rate"]
-    return table([*heads, "sentence-transformers, ms"], lines)
+    return table([*heads, "sentence-transformers, ms", "onnxruntime-gpu, ms"], lines)
 
 
 def pipeline_table(documents: Mapping[str, Document]) -> str:

@@ -51,14 +51,18 @@ def test_floor_comes_from_the_measured_ceilings(
     assert any(f"| 10,000 | {moved / 4e6:.3g} | 12.5 |" in line for line in lines)
 
 
-def test_encoder_beside_its_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encoder_beside_its_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A shape that the peer was not timed at says so."""
     shapes = [
         {"tokens": 16, "texts": n, "ms": 0.5, "per_s": 2000, "share": 0.25} for n in (1, 2048)
     ]
-    lines = report(tmp_path, capsys, encoder={"ours": shapes, "peer": [shapes[1] | {"ms": 4.0}]})
-    assert f"| 16 | 1 | 0.5 | 2,000 | 25% | {MISSING} |" in lines
-    assert "| 16 | 2,048 | 0.5 | 2,000 | 25% | 4 |" in lines
+    peers = {
+        "peer": [shapes[1] | {"ms": 4.0}],
+        "onnxruntime": {"shapes": [shapes[0] | {"ms": 2.0}]},
+    }
+    lines = report(tmp_path, capsys, encoder={"ours": shapes, **peers})
+    assert f"| 16 | 1 | 0.5 | 2,000 | 25% | {MISSING} | 2 |" in lines
+    assert f"| 16 | 2,048 | 0.5 | 2,000 | 25% | 4 | {MISSING} |" in lines
 
 
 def test_empty_folder_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

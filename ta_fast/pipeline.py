@@ -7,24 +7,17 @@ the next batch is tokenised while the present one is computed.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from ta_fast.encoder import Encoder
+from ta_fast.encoder.batching import ahead
 from ta_fast.scorer import Scorer
-from ta_fast.types import F32, U32, TopK
-
-TEXTS_AT_ONCE = 4096
-"""Turns that share one batch on a GPU; the next ones are tokenised meanwhile."""
-AHEAD = 2
-"""Batches that are being tokenised while one is computed."""
+from ta_fast.types import F32, I32, U32, TopK
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +25,14 @@ class Routed:
     """The best rows of B turns, and how long the stages took.
 
     ``queries`` are the embeddings ``[B, D]``, None where they stayed on a GPU. ``seconds``
-    has ``encode`` and ``score``, or ``route`` where they are one.
+    has ``encode`` and ``score``, or ``route`` where they are one. ``terms``: how many words
+    each turn has, and how many of them no tool has, ``[B, 2]``; None where none are counted.
     """
 
     top: TopK
     queries: F32 | None
     seconds: dict[str, float]
+    terms: I32 | None = None
 
 
 class Pipeline:
@@ -77,26 +72,13 @@ class Pipeline:
 
     def _on_device(self, texts: Sequence[str], allowed: U32, k: int, threshold: F32) -> TopK:
         tops: list[TopK] = []
-        for turns, tokens in self._tokenised(texts):
-            with self._encoder.on_device(tokens) as vectors:
-                tops.append(self._scorer.topk_from(vectors, allowed[turns], k, threshold[turns]))
+        for part, tokens in ahead(self._encoder.tokenize, texts):
+            for piece, batch in tokens.split(self._encoder.max_tokens):
+                turns = slice(part.start + piece.start, part.start + piece.stop)
+                operands = allowed[turns], k, threshold[turns]
+                with self._encoder.on_device(batch) as vectors:
+                    tops.append(self._scorer.topk_from(vectors, *operands))
         if len(tops) == 1:
             return tops[0]
         scores, rows = [top.scores for top in tops], [top.rows for top in tops]
         return TopK(np.concatenate(scores), np.concatenate(rows))
-
-    def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[slice, Any]]:
-        """Slices of turns with their tokens; the next slices are under way already."""
-        most, tokenize = self._encoder.max_tokens, self._encoder.tokenize
-        if len(texts) <= TEXTS_AT_ONCE:
-            yield from tokenize(texts).split(most)
-            return
-        with ThreadPoolExecutor(AHEAD) as workers:
-            starts = range(0, len(texts), TEXTS_AT_ONCE)
-            waiting = deque[Future[Any]]()
-            rest = iter(starts)
-            for first in starts:
-                for start in islice(rest, AHEAD + 1 - len(waiting)):
-                    waiting.append(workers.submit(tokenize, texts[start : start + TEXTS_AT_ONCE]))
-                for part, tokens in waiting.popleft().result().split(most):
-                    yield slice(first + part.start, first + part.stop), tokens

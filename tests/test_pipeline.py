@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ta_fast import Catalog, Tool
-from ta_fast.pipeline import TEXTS_AT_ONCE, Pipeline
+from ta_fast.encoder.batching import TEXTS_AT_ONCE
+from ta_fast.pipeline import Pipeline
 from ta_fast.scorer import make_scorer
 from ta_fast.testing import HashingEncoder
 from ta_fast.types import F32, U32, Source, TopK

@@ -56,8 +56,9 @@ def make_encoder(name: str = "minilm") -> Encoder:
     Args:
         name: ``minilm`` (all-MiniLM-L6-v2 from the installed weights, else from the
             Hugging Face cache or hub), a model's folder, a Hugging Face name
-            ``org/model``, ``st:NAME_OR_FOLDER`` for sentence-transformers, or ``gpu:`` and
-            one of the first three for the GPU; ``gpu`` alone is ``gpu:minilm``.
+            ``org/model``, ``st:NAME_OR_FOLDER`` for sentence-transformers, or ``gpu:`` or
+            ``ort:`` and one of the first three for the GPU: a BERT by our own kernels, or
+            what the CPU runs through ONNX Runtime; ``gpu`` alone is ``gpu:minilm``.
 
     Raises:
         BackendUnavailable: a package or the weights are absent; says how to get them.
@@ -68,8 +69,12 @@ def make_encoder(name: str = "minilm") -> Encoder:
         return cast("Encoder", module.SentenceTransformerEncoder(name.removeprefix("st:")))
     if name == "gpu" or name.startswith("gpu:"):
         return _gpu_encoder(name.removeprefix("gpu").removeprefix(":") or "minilm")
-    onnx_encoder = _import("ta_fast.encoder.onnx_encoder", "cpu")
-    return cast("Encoder", onnx_encoder.OnnxEncoder(_folder(name), label=_label(name)))
+    if name.startswith("ort:"):
+        module, name = _import("ta_fast.encoder.onnx_encoder", "gpu"), name.removeprefix("ort:")
+        on_gpu = {"label": f"ort:{_label(name)}", "device": "cuda", "fused": True}
+        return cast("Encoder", module.OnnxEncoder(_folder(name), **on_gpu))
+    module = _import("ta_fast.encoder.onnx_encoder", "cpu")
+    return cast("Encoder", module.OnnxEncoder(_folder(name), label=_label(name)))
 
 
 def _gpu_encoder(name: str) -> Encoder:
@@ -91,7 +96,7 @@ def _folder(name: str) -> Path:
         return hub_folder(name)
     message = (
         f"encoder {name!r} is neither a known name nor a folder; "
-        "expected 'minilm', a model's folder, 'org/model', 'st:NAME' or 'gpu:NAME'"
+        "expected 'minilm', a model's folder, 'org/model', 'st:NAME', 'gpu:NAME' or 'ort:NAME'"
     )
     raise InvalidConfig(message)
 

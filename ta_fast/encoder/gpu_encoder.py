@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ta_fast.encoder.batching import ahead, by_length
 from ta_fast.encoder.gpu_bert import GpuBert
 from ta_fast.encoder.model_folder import ModelFolder
-from ta_fast.encoder.tokenizer import PADDING, TextTokenizer, token_count
+from ta_fast.encoder.tokenizer import I32, TextTokenizer, flat, token_count
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
 
-I32: TypeAlias = NDArray[np.int32]
-
-_TEXTS_AT_ONCE = 4096  # tokenised together and sorted by length, while those before are computed
 _GRAPHS = 256  # kept; each is a few hundred kilobytes
 
 
@@ -45,6 +41,9 @@ class Packed:
         A text is at most ``max_tokens`` long.
         """
         first, texts = 0, len(self.starts) - 1
+        if len(self.ids) <= max_tokens:
+            yield slice(0, texts), self
+            return
         while first < texts:
             room = int(self.starts[first]) + max_tokens
             last = int(np.searchsorted(self.starts, room, side="right")) - 1
@@ -98,8 +97,9 @@ class GpuEncoder:
         self.name = f"{label}:{dtype}:{model.digest()[:16]}"
         self._tokenizer = TextTokenizer(model.tokenizer, model.max_length)
         # Ids, then starts: one copy to the device. A text has a token or more.
-        ints = {"device": self._device, "dtype": torch.int32}
-        self._input = torch.zeros(2 * self.max_tokens + 1, **ints)
+        size, ints = 2 * self.max_tokens + 1, {"dtype": torch.int32}
+        self._host = torch.zeros(size, pin_memory=self._cuda, **ints)
+        self._input = torch.zeros(size, device=self._device, **ints)
         self._output = torch.zeros(self.max_tokens, self.dim, device=self._device)
         self._graphs: dict[tuple[int, int, int], torch.cuda.CUDAGraph] = {}
         self._lock = Lock()
@@ -107,10 +107,11 @@ class GpuEncoder:
     def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
         """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
         vectors = np.empty((len(texts), self.dim), np.float32)
-        for start, rows in self._tokenised(texts):
-            for places in _batches([token_count(row) for row in rows], self.max_tokens):
+        for part, rows in ahead(self._tokenizer.rows, texts):
+            lengths = list(map(token_count, rows))
+            for places in by_length(lengths, self.max_tokens, padded=False):
                 batch = pack([rows[place] for place in places])
-                vectors[[start + place for place in places]] = self.forward(batch)
+                vectors[[part.start + place for place in places]] = self.forward(batch)
                 if progress:
                     progress(len(places))
         return vectors
@@ -129,24 +130,11 @@ class GpuEncoder:
     def on_device(self, tokens: Packed) -> Iterator[Tensor]:
         """The forward's vectors left on the device, ready in the current stream's order.
 
-        They lie in memory that the next forward overwrites: other threads wait until the
-        block ends, and work on them must be queued on the same stream.
+        The next forward overwrites them and its own input: other threads wait until the block
+        ends, and the device must be done with them by then.
         """
         with self._lock:
             yield self._forward(tokens)
-
-    def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[int, list[bytes]]]:
-        """Where each part of the texts starts, and its rows; the next part is under way already."""
-        step, tokenise = _TEXTS_AT_ONCE, self._tokenizer.rows
-        if len(texts) <= step:
-            if texts:
-                yield 0, tokenise(texts)
-            return
-        with ThreadPoolExecutor(1) as worker:
-            ahead = worker.submit(tokenise, texts[:step])
-            for start in range(0, len(texts), step):
-                now, ahead = ahead, worker.submit(tokenise, texts[start + step : start + 2 * step])
-                yield start, now.result()
 
     def _forward(self, tokens: Packed) -> Tensor:
         count, texts = len(tokens.ids), len(tokens.starts) - 1
@@ -156,12 +144,10 @@ class GpuEncoder:
             raise ValueError(f"{count} tokens; expected at most {self.max_tokens}")
         shape = _shape(count, texts, tokens.longest)
         total, slots, _ = shape
-        host = torch.zeros(total + slots + 1, dtype=torch.int32, pin_memory=self._cuda)
-        values = host.numpy()
-        values[:count] = tokens.ids
-        values[total : total + texts + 1] = tokens.starts
-        values[total + texts + 1 :] = count
-        self._input[: len(host)].copy_(host, non_blocking=True)
+        host = self._host.numpy()
+        host[:count] = tokens.ids
+        host[total : total + texts + 1] = tokens.starts
+        host[total + texts + 1 : total + slots + 1] = count
         if not self._cuda:
             self._launch(shape)
         elif graph := self._graphs.get(shape):
@@ -177,6 +163,8 @@ class GpuEncoder:
 
     def _launch(self, shape: tuple[int, int, int]) -> None:
         total, slots, longest = shape
+        used = slice(0, total + slots + 1)
+        self._input[used].copy_(self._host[used], non_blocking=True)
         ids, starts = self._input[:total], self._input[total : total + slots + 1]
         self._bert.run(ids, starts, self._output[:slots], longest=longest)
 
@@ -195,22 +183,7 @@ def pack(rows: Sequence[bytes]) -> Packed:
     lengths = np.fromiter(map(token_count, rows), np.int32, len(rows))
     starts = np.zeros(len(rows) + 1, np.int32)
     np.cumsum(lengths, out=starts[1:])
-    flat = np.frombuffer(b"".join([row or PADDING for row in rows]), np.int32)
-    return Packed(flat, starts, int(lengths.max(initial=1)))
-
-
-def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Rows by falling length, in batches of at most ``max_tokens`` tokens."""
-    rows: list[int] = []
-    room = max_tokens
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if lengths[row] > room:
-            yield rows
-            rows, room = [], max_tokens
-        rows.append(row)
-        room -= lengths[row]
-    if rows:
-        yield rows
+    return Packed(flat(rows), starts, int(lengths.max(initial=1)))
 
 
 def _shape(tokens: int, texts: int, longest: int) -> tuple[int, int, int]:

@@ -1,60 +1,90 @@
-"""The CPU encoder: a BERT's fp32 weights, or any ONNX file, through ONNX Runtime."""
+"""A BERT's weights, or any ONNX file, through ONNX Runtime, on a CPU or an NVIDIA GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnxruntime import OrtValue
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ta_fast.encoder.batching import ahead, by_length
 from ta_fast.encoder.bert_graph import BertGraph
 from ta_fast.encoder.model_folder import ModelFolder, read_model_folder
-from ta_fast.encoder.tokenizer import I64, TextTokenizer, Tokens, pad, token_count
-from ta_fast.errors import InvalidConfig
+from ta_fast.encoder.pooling import add_pooling, hidden_output
+from ta_fast.encoder.tokenizer import TextTokenizer, Tokens, pad, token_count
+from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
 
-_TOKENS_PER_BATCH = 512  # padding counted; a larger batch leaves the cache and is slower
-_TEXTS_AT_ONCE = 4096  # tokenised together and sorted by length, so that memory is bounded
+Device: TypeAlias = Literal["cpu", "cuda"]
+
+_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
+_CUDA = "CUDAExecutionProvider"
+_PROVIDERS: dict[Device, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # TF32 would round the pooled vectors' lengths.
+    "cuda": [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"],
+}
+# Padding counted. On a CPU a larger batch leaves the cache and is slower.
+_TOKENS_PER_BATCH: dict[Device, int] = {"cpu": 512, "cuda": 65_536}
 
 
 class OnnxEncoder:
-    """Unit vectors from a model's folder, on the CPU. Safe to call from several threads.
+    """Unit vectors from a model's folder. Safe to call from several threads.
 
     Args:
         folder: a model in sentence-transformers' layout, with ``model.safetensors`` of a
             BERT or an ONNX file.
         label: the readable part of the name; the rest is a digest of the model's files.
-        threads: threads of one forward; 0 is one for each physical core.
+        device: ``cuda`` is the first GPU.
+        fused: a BERT's graph for a GPU, in float16; an ONNX file is taken as it is.
+        threads: threads of one forward on a CPU; 0 is one for each physical core.
 
     Raises:
+        BackendUnavailable: ONNX Runtime cannot compute on that device.
         InvalidConfig: the folder holds no model that can be run here.
     """
 
-    def __init__(self, folder: Path, *, label: str = "onnx", threads: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        label: str = "onnx",
+        device: Device = "cpu",
+        fused: bool = False,
+        threads: int = 0,
+    ) -> None:
+        if device == "cuda" and _CUDA not in onnxruntime.get_available_providers():
+            message = (
+                f"onnxruntime {onnxruntime.__version__} is not built for CUDA; "
+                "pip uninstall onnxruntime, then pip install 'ta-fast[gpu]'"
+            )
+            raise BackendUnavailable(message)
         model = read_model_folder(folder)
         self.max_length = model.max_length
-        self._pooling = model.pooling
+        self._device: Device = device
         self._tokenizer = TextTokenizer(model.tokenizer, model.max_length)
-        self._session = _session(model, threads)
+        self._session = _session(model, device, threads, fused=fused)
         self._inputs = {node.name for node in self._session.get_inputs()}
-        self._output = _hidden_output(self._session, model.weights)
-        self.name = f"{label}:{model.digest()[:16]}"
+        precision = ":float16" if fused else ""
+        self.name = f"{label}{precision}:{model.digest()[:16]}"
         self.dim = int(self.forward(self.tokenize([""])).shape[1])
 
     def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
         """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
-        if len(texts) == 1 and progress is None:
-            return self.forward(self.tokenize(texts))
         vectors = np.empty((len(texts), self.dim), np.float32)
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            rows = self._tokenizer.rows(texts[start : start + _TEXTS_AT_ONCE])
-            for places in _batches([token_count(row) for row in rows]):
+        most = _TOKENS_PER_BATCH[self._device]
+        for part, rows in ahead(self._tokenizer.rows, texts):
+            for places in by_length(list(map(token_count, rows)), most, padded=True):
                 batch = pad([rows[place] for place in places])
-                vectors[[start + place for place in places]] = self.forward(batch)
+                vectors[[part.start + place for place in places]] = self.forward(batch)
                 if progress:
                     progress(len(places))
         return vectors
@@ -65,59 +95,57 @@ class OnnxEncoder:
 
     def forward(self, tokens: Tokens) -> F32:
         """One batch ``[B, S]`` through the model, pooled: float32 ``[B, D]``, unit rows."""
+        if not len(tokens.ids):  # an axis of length 0 cannot be reshaped
+            return np.empty((0, self.dim), np.float32)
         feed = {"input_ids": tokens.ids, "attention_mask": tokens.mask}
         if "token_type_ids" in self._inputs:
             feed["token_type_ids"] = np.zeros_like(tokens.ids)
-        (hidden,) = self._session.run([self._output], feed)
-        return _pool(hidden.astype(np.float32, copy=False), tokens.mask, self._pooling)
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            there = OrtValue.ortvalue_from_numpy(array, self._device)
+            binding.bind_ortvalue_input(name, there)
+        binding.bind_output("vectors", self._device)
+        self._session.run_with_iobinding(binding)
+        vectors: F32 = binding.copy_outputs_to_cpu()[0]
+        return vectors
 
 
-def _pool(hidden: F32, mask: I64, pooling: Literal["mean", "cls"]) -> F32:
-    """Token vectors ``[B, S, D]`` to unit vectors ``[B, D]``."""
-    if pooling == "cls":
-        pooled = hidden[:, 0]
-    else:  # the sum serves as the mean: the scale goes with the norm
-        pooled = (mask[:, None, :].astype(np.float32) @ hidden)[:, 0]
-    norms = np.sqrt(np.einsum("bd,bd->b", pooled, pooled))[:, None]
-    unit: F32 = pooled / np.maximum(norms, np.finfo(np.float32).tiny)
-    return unit
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows by falling length, in batches of at most `_TOKENS_PER_BATCH` tokens."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    start = 0
-    while start < len(order):
-        longest = max(1, lengths[order[start]])
-        stop = start + max(1, _TOKENS_PER_BATCH // longest)
-        yield order[start:stop]
-        start = stop
-
-
-def _session(model: ModelFolder, threads: int) -> onnxruntime.InferenceSession:
+def _session(
+    model: ModelFolder, device: Device, threads: int, *, fused: bool
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Waiting threads must not take the cores from the rest of the turn.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source: str | bytes = str(model.weights)
-    if model.weights.suffix == ".safetensors":
-        try:
-            graph = BertGraph(load_file(model.weights), model.config)
-        except SafetensorError as error:
-            raise InvalidConfig(f"{model.weights}: {error}") from error
-        values = map(onnxruntime.OrtValue.ortvalue_from_numpy, graph.weights.values())
-        options.add_external_initializers(list(graph.weights), list(values))
-        source = graph.model.SerializeToString()
+    options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(model.weights.parent))
+    if device == "cuda":
+        onnxruntime.preload_dlls()  # those that torch's packages brought
+        options.log_severity_level = 3  # it warns that shapes are computed on the host
+    graph, weights = _read(model, fused=fused)
+    add_pooling(graph, hidden_output(graph, model.weights), model.pooling)
+    values = {name: OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+    if values:
+        options.add_external_initializers(list(values), list(values.values()))
+    source, providers = graph.SerializeToString(), _PROVIDERS[device]
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # the runtime's errors have no common base
         raise InvalidConfig(f"{model.weights}: ONNX Runtime cannot load it: {error}") from error
+    if device == "cuda" and _CUDA not in session.get_providers():  # it went to the CPU instead
+        message = (
+            f"onnxruntime {onnxruntime.__version__} sees no CUDA device, or not the CUDA "
+            "libraries that it is built for; torch brings them: pip install 'ta-fast[gpu]'"
+        )
+        raise BackendUnavailable(message)
+    return session
 
 
-def _hidden_output(session: onnxruntime.InferenceSession, weights: Path) -> str:
-    shapes = {node.name: node.shape for node in session.get_outputs()}
-    for name, shape in shapes.items():
-        if len(shape) == len("BSD"):
-            return str(name)
-    message = f"{weights}: outputs {shapes}; expected token vectors [batch, tokens, D]"
-    raise InvalidConfig(message)
+def _read(model: ModelFolder, *, fused: bool) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The graph of token vectors, and the weights that it does not hold or find on disk."""
+    try:
+        if model.weights.suffix != ".safetensors":
+            return onnx.load(model.weights, load_external_data=False), {}
+        bert = BertGraph(load_file(model.weights), model.config, fused=fused)
+    except (SafetensorError, DecodeError) as error:
+        raise InvalidConfig(f"{model.weights}: {error}") from error
+    return bert.model, bert.weights

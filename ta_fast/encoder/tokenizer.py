@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ta_fast.errors import InvalidConfig
 
+I32: TypeAlias = NDArray[np.int32]
 I64: TypeAlias = NDArray[np.int64]
 
 CHARACTERS_PER_TOKEN = 64
@@ -111,8 +112,12 @@ def pad(rows: Sequence[bytes]) -> Tokens:
         alone = np.frombuffer(rows[0] or PADDING, np.int32).astype(np.int64)[None]
         return Tokens(alone, np.ones(alone.shape, np.int64))
     lengths = np.array([token_count(row) for row in rows], np.int64)
-    width = int(lengths.max(initial=1))
-    padded = np.zeros((len(rows), width), np.int64)
-    for place, row in zip(padded, rows, strict=True):
-        place[: len(row) // ID_BYTES] = np.frombuffer(row, np.int32)
-    return Tokens(padded, (np.arange(width) < lengths[:, None]).astype(np.int64))
+    mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
+    ids = np.zeros(mask.shape, np.int64)
+    ids[mask] = flat(rows)
+    return Tokens(ids, mask.astype(np.int64))
+
+
+def flat(rows: Sequence[bytes]) -> I32:
+    """The rows' ids end to end, int32 ``[T]``; an empty text is one padding token that counts."""
+    return np.frombuffer(b"".join([row or PADDING for row in rows]), np.int32)

@@ -129,13 +129,11 @@ class _Staging:
         on_host: bool,
     ) -> None:
         self._search, self._torch, self._k = search, torch, k
-        self._uploaded = slice(None) if on_host else slice(1, None)  # queries come first
+        self._dim, self._on_host = matrix.dim, on_host
         self._graphed = search.device.type == "cuda"
-        shapes = [
-            ((turns, matrix.dim), torch.float32),
-            ((turns, matrix.n_words), torch.int32),
-            ((turns,), torch.float32),
-        ]
+        shapes = [((turns, matrix.n_words), torch.int32), ((turns,), torch.float32)]
+        if on_host:
+            shapes.append(((turns, matrix.dim), torch.float32))
         self._host = [torch.zeros(s, dtype=t, pin_memory=self._graphed) for s, t in shapes]
         self._there = [torch.zeros_like(h, device=search.device) for h in self._host]
         self._queries = torch.zeros((turns, search.dim), dtype=dtype, device=search.device)
@@ -153,32 +151,34 @@ class _Staging:
     def run(self, queries: Any, allowed: U32, threshold: F32) -> tuple[F32, Any]:
         """Scores and rows of up to as many turns as there is room for."""
         turns = len(queries)
-        on_host = isinstance(queries, np.ndarray)
-        if on_host:
-            self._host[0].numpy()[:turns] = queries
-        self._host[1].numpy()[:turns] = allowed.view(np.int32)
-        self._host[1].numpy()[turns:] = 0  # the other turns may use nothing
-        self._host[2].numpy()[:turns] = threshold
-        if not self._graphed:
-            if not on_host:
-                self._there[0][:turns].copy_(queries)
-            self._call()
-        else:
-            if not on_host:
-                self._stream.wait_stream(self._torch.cuda.current_stream())
-            with self._torch.cuda.stream(self._stream):
-                if not on_host:
-                    self._there[0][:turns].copy_(queries)
+        host = [tensor.numpy() for tensor in self._host]
+        host[0][:turns] = allowed.view(np.int32)
+        host[0][turns:] = 0  # the other turns may use nothing
+        host[1][:turns] = threshold
+        if self._on_host:
+            host[2][:turns] = queries
+        stream = self._order() if self._graphed else None
+        with self._torch.cuda.stream(stream):
+            if not self._on_host:
+                self._queries[:turns, : self._dim].copy_(queries)
+            if stream is None:
+                self._call()
+            else:
                 self._graph.replay()
-            self._stream.synchronize()
+                stream.synchronize()
         scores, rows = self._found.numpy()[:, :turns]
         return scores.view(np.float32), rows
 
+    def _order(self) -> Any:
+        """The stream to run on: where queries are on the device, that of what made them."""
+        return self._stream if self._on_host else self._torch.cuda.current_stream()
+
     def _call(self) -> None:
-        for host, there in list(zip(self._host, self._there, strict=True))[self._uploaded]:
+        for host, there in zip(self._host, self._there, strict=True):
             there.copy_(host, non_blocking=True)
-        queries, allowed, threshold = self._there
-        self._queries[:, : queries.shape[1]].copy_(queries)
+        allowed, threshold, *queries = self._there
+        for there in queries:
+            self._queries[:, : self._dim].copy_(there)
         out = self._out[0].view(self._torch.float32), self._out[1]
         self._search.topk(self._queries, allowed, self._k, threshold, out)
         self._found.copy_(self._out, non_blocking=True)

@@ -30,7 +30,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="triton is not installed")
 from triton import knobs  # noqa: E402
 
-from ta_fast.encoder import gpu_encoder, triton_bert  # noqa: E402
+from ta_fast.encoder import batching, gpu_encoder, triton_bert  # noqa: E402
 from ta_fast.pipeline import Pipeline  # noqa: E402
 from ta_fast.scorer.triton_scorer import TritonScorer  # noqa: E402
 from ta_fast_kernels import ToolMatrix  # noqa: E402
@@ -154,7 +154,7 @@ def test_parts_of_many_texts(folder: Path, device: str, monkeypatch: pytest.Monk
     """Texts that are tokenised in parts come back in their order."""
     made = encoder(folder, device)
     expected_rows = made.encode(TEXTS)
-    monkeypatch.setattr(gpu_encoder, "_TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(batching, "TEXTS_AT_ONCE", 2)
     cosines = (made.encode(TEXTS[:5]) * expected_rows[:5]).sum(1)
     assert cosines.min() > 1 - 1e-3
 
