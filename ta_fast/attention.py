@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -10,18 +11,22 @@ from time import perf_counter
 
 import numpy as np
 
+from ta_fast.calibration import Wish
 from ta_fast.catalog import Catalog, ToolIndex
 from ta_fast.catalog.facts import provided_facts
 from ta_fast.check import check_calls
 from ta_fast.encoder import Encoder
-from ta_fast.errors import InvalidConfig, InvalidTurn, UnknownTool, did_you_mean
+from ta_fast.errors import InvalidConfig, UnknownTool, did_you_mean
 from ta_fast.events import EventHook, check_event, emit, listening, route_event
 from ta_fast.gate import Explanation
 from ta_fast.prompt import Delivery, Form, Prompt, render
+from ta_fast.routing import Found, find
 from ta_fast.schemas import SchemaLoader
 from ta_fast.snapshot import Snapshot
+from ta_fast.turns import check_turn, text_of
 from ta_fast.types import U32, PromotedTool, Promotion, ToolCall, Turn, Verdict
 
+logger = logging.getLogger("ta_fast")
 _PROCESS = urandom(6).hex()
 _COUNTER = count(1)
 
@@ -30,8 +35,8 @@ _COUNTER = count(1)
 class ToolExplanation:
     """Why a turn may or may not call a tool; for an operator, never for a model.
 
-    ``score`` is the cosine; ``rank`` counts from 1 among the tools that the state allows,
-    None if it does not allow this one.
+    ``score`` is what ranks the tool; ``rank`` counts from 1 among the tools that the state allows,
+    None if it does not allow this one. ``fit`` and ``abstained`` are the turn's.
     """
 
     tool_id: str
@@ -41,6 +46,8 @@ class ToolExplanation:
     score: float
     threshold: float
     rank: int | None
+    fit: float | None = None
+    abstained: bool = False
 
 
 class ToolAttention:
@@ -54,14 +61,21 @@ class ToolAttention:
         catalog: The tools; summaries without a vector by ``encoder`` are embedded now.
         encoder: Text to unit vectors.
         scorer: Name of the scorer.
+        ranking: "dense" is the paper's cosine; "hybrid" adds BM25 over the words that a turn
+            and a tool share; "auto" is hybrid where the encoder shows its tokens.
         loader: Full schemas; by default from the catalog.
         always_include: Ids of tools promoted on every turn whose state allows them, on
             top of the k best.
+        precision: Abstain so that of the turns that get tools this share has one that
+            fits; needs a calibration in the catalog (``ta-fast calibrate``).
+        recall: Abstain so that of the turns that some tool fits this share gets tools;
+            likewise. At most one of the two; with neither, no turn abstains.
         on_event: Called with every decision's record.
         log_intent: Put the intent's text into the records.
 
     Raises:
-        InvalidConfig: an unknown scorer, or a pinned tool that the catalog lacks.
+        InvalidConfig: an unknown scorer, a pinned tool that the catalog lacks, or a precision
+            or recall without a calibration for the encoder.
     """
 
     def __init__(
@@ -70,19 +84,25 @@ class ToolAttention:
         encoder: Encoder,
         *,
         scorer: str = "auto",
+        ranking: str = "auto",
         loader: SchemaLoader | None = None,
         always_include: Iterable[str] = (),
+        precision: float | None = None,
+        recall: float | None = None,
         on_event: EventHook | None = None,
         log_intent: bool = False,
     ) -> None:
         self._catalog = catalog
         self._encoder = encoder
         self._scorer = scorer
+        self._ranking = ranking
         self._loader = loader or SchemaLoader(catalog)
         self._pinned = tuple(dict.fromkeys(always_include))
         self._on_event = on_event
         self._log_intent = log_intent
-        self._snapshot = Snapshot(self._catalog, self._encoder, self._scorer)
+        self._wish = Wish(precision, recall)
+        self._told = ""
+        self._snapshot = self._take()
         _check_pinned(self._pinned, self.index)
 
     @property
@@ -98,8 +118,15 @@ class ToolAttention:
         """
         if self._catalog.epoch == self.index.epoch:
             return False
-        self._snapshot = Snapshot(self._catalog, self._encoder, self._scorer)
+        self._snapshot = self._take()
         return True
+
+    def _take(self) -> Snapshot:
+        snapshot = Snapshot(self._catalog, self._encoder, self._scorer, self._wish, self._ranking)
+        if snapshot.stale and not self._told:
+            logger.warning("%s; run ta-fast calibrate", snapshot.stale)
+            self._told = snapshot.stale
+        return snapshot
 
     def before_model(self, turn: Turn) -> Promotion:
         """Promote the tools that this turn may call.
@@ -118,32 +145,18 @@ class ToolAttention:
         snapshot = self._snapshot
         facts = [turn.current_facts() for turn in turns]
         allowed = np.array([snapshot.index.gate.allowed(f) for f in facts])
-        k = min(max(turn.top_k for turn in turns), max(1, len(snapshot.index)))
-        thresholds = np.array([turn.threshold for turn in turns], dtype=np.float32)
-        texts = [_text(turn) for turn in turns]
+        texts = [text_of(turn) for turn in turns]
         heard = listening(self._on_event)
-        routed = snapshot.pipeline.route(texts, allowed, k, thresholds, vectors=heard)
-        top, queries, seconds = routed.top, routed.queries, routed.seconds
         promotions = []
-        for b, turn in enumerate(turns):
-            rows, scores = top.rows[b, : turn.top_k].tolist(), top.scores[b, : turn.top_k].tolist()
-            found = zip(rows, scores, strict=True)
-            best = {snapshot.index.ids[row]: score for row, score in found if row >= 0}
-            promotion = self._promote(snapshot, turn, best, allowed[b], seconds)
-            if queries is not None and heard:
-                intent = turn.intent if self._log_intent else None
-                emit(route_event(promotion, queries[b], intent), self._on_event)
+        for b, found in enumerate(find(snapshot, turns, texts, allowed, vectors=heard)):
+            promotion = self._promote(snapshot, turns[b], found, allowed[b])
+            if found.query is not None and heard:
+                intent = turns[b].intent if self._log_intent else None
+                emit(route_event(promotion, found.query, intent), self._on_event)
             promotions.append(promotion)
         return promotions
 
-    def _promote(
-        self,
-        snapshot: Snapshot,
-        turn: Turn,
-        best: dict[str, float],
-        allowed: U32,
-        seconds: dict[str, float],
-    ) -> Promotion:
+    def _promote(self, snapshot: Snapshot, turn: Turn, found: Found, allowed: U32) -> Promotion:
         started = perf_counter()
         index = snapshot.index
         pinned = [
@@ -151,10 +164,11 @@ class ToolAttention:
             for tool_id in self._pinned
             if tool_id in index.rows and index.permits(allowed, index.rows[tool_id])
         ]
-        ids = [*best, *(i for i in pinned if i not in best)]
+        scores, right = found.scores, found.right
+        ids = [*scores, *(i for i in pinned if i not in scores)]
         schemas = self._loader.load(ids, index.epoch)
         tools = tuple(
-            PromotedTool(schema, best.get(schema.id), schema.id in pinned)
+            PromotedTool(schema, scores.get(schema.id), schema.id in pinned, right.get(schema.id))
             for schema in schemas
             if schema is not None
         )
@@ -168,7 +182,9 @@ class ToolAttention:
             gated=len(index) - permitted,
             pool_tokens=pool_tokens,
             schema_tokens=sum(tool.schema.tokens for tool in tools),
-            seconds={**seconds, "load": perf_counter() - started},
+            seconds={**found.seconds, "load": perf_counter() - started},
+            fit=found.fit,
+            abstained=found.abstained,
         )
 
     def after_model(self, promotion: Promotion, calls: Sequence[ToolCall]) -> Verdict:
@@ -231,43 +247,28 @@ class ToolAttention:
             raise UnknownTool(
                 f"the catalog has no tool {tool_id!r}{did_you_mean(tool_id, index.ids)}"
             )
-        query = self._encoder.encode([_text(turn)])
         gate = index.gate.explain(int(index.classes[row]), facts)
-        everything = np.array([-np.inf], dtype=np.float32)
-        top = snapshot.scorer.topk(query, index.gate.allowed(facts)[None], len(index), everything)
-        rank = int(np.flatnonzero(top.rows[0] == row)[0]) + 1 if gate.allowed else None
-        vector = index.matrix.vectors[np.flatnonzero(index.matrix.rows == row)[0]]
-        score = float(query[0].astype(np.float64) @ vector)
+        everything = np.full((1, index.matrix.n_words), 0xFFFFFFFF, dtype=np.uint32)
+        least = np.array([-np.inf], dtype=np.float32)
+        k = max(2, len(index))
+        routed = snapshot.pipeline.route([text_of(turn)], everything, k, least, vectors=True)
+        rows, scores = routed.top.rows, routed.top.scores
+        score = float(scores[rows == row][0])
+        permitted = index.allowed_rows(index.gate.allowed(facts))[rows[0]] & (rows[0] >= 0)
+        first = np.argsort(~permitted, kind="stable")  # those that the state allows, best first
+        rank = int(np.flatnonzero(rows[0, first] == row)[0]) + 1 if gate.allowed else None
         pinned = tool_id in self._pinned
-        fits = rank is not None and rank <= turn.top_k and score >= turn.threshold
+        fit, abstained = None, False
+        if snapshot.judge is not None and routed.queries is not None:
+            scores = np.where(permitted, scores, -np.inf)[:, first].astype(np.float32)
+            best = np.where(permitted, rows, -1)[:, first].astype(np.int32)
+            judged = snapshot.judge(scores, best, routed.queries, routed.terms)
+            fit, abstained = float(judged.fit[0]), bool(judged.abstained[0])
+        chosen = rank is not None and rank <= turn.top_k and score >= turn.threshold
+        promoted = (chosen and not abstained) or (pinned and gate.allowed)
         return ToolExplanation(
-            tool_id, fits or (pinned and gate.allowed), pinned, gate, score, turn.threshold, rank
+            tool_id, promoted, pinned, gate, score, turn.threshold, rank, fit, abstained
         )
-
-
-def check_turn(turn: Turn) -> None:
-    """Refuse a turn that cannot be routed.
-
-    Raises:
-        InvalidTurn: names the value found and what was expected.
-    """
-    if not isinstance(turn.intent, str) or not turn.intent.strip():
-        raise InvalidTurn(f"intent is {turn.intent!r}; expected text that is not empty")
-    try:
-        _text(turn).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidTurn(f"intent or context is not valid Unicode: {error.reason}") from error
-    if isinstance(turn.top_k, bool) or not isinstance(turn.top_k, int) or turn.top_k <= 0:
-        raise InvalidTurn(f"top_k is {turn.top_k!r}; expected a whole number from 1")
-    if not isinstance(turn.threshold, (int, float)) or not -1 <= turn.threshold <= 1:
-        raise InvalidTurn(f"threshold is {turn.threshold!r}; expected a number in [-1, 1]")
-    if not isinstance(turn.facts, (frozenset, set)):
-        raise InvalidTurn(f"facts is a {type(turn.facts).__name__}; expected a set of names")
-
-
-def _text(turn: Turn) -> str:
-    # The intent comes first: what an encoder truncates is the old context.
-    return f"{turn.intent}\n{turn.context}" if turn.context else turn.intent
 
 
 def _check_pinned(pinned: Sequence[str], index: ToolIndex) -> None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ta_fast import commands
+from ta_fast import commands, labelled
 from ta_fast.config import Config, read_config
-from ta_fast.errors import TaFastError
+from ta_fast.errors import InvalidConfig, TaFastError
+from ta_fast.snapshot import RANKINGS
 from ta_fast.types import Turn
 
 CONFIG_FILE = Path("ta-fast.json")
@@ -45,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print one JSON object")
     common.add_argument("--config", type=Path, help=f"configuration file (default: {CONFIG_FILE})")
     common.add_argument("--catalog", help="the catalog's SQLite file")
-    common.add_argument("--encoder", help="minilm, a folder, a Hugging Face name, or st:NAME")
+    common.add_argument("--encoder", help="minilm, a folder, org/model, or gpu:, ort:, st:NAME")
+    common.add_argument("--ranking", choices=RANKINGS, help="auto: hybrid where it can be")
     common.add_argument("--overrides", help="summaries, preconditions and facts, as JSON")
     parser = argparse.ArgumentParser(prog="ta-fast", description="Gated attention over tools.")
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--facts", default="", help="comma-separated facts that hold")
     verb.add_argument("--top-k", type=int)
     verb.add_argument("--threshold", type=float)
+    _add_wish(verb)
     verb.add_argument("--explain", action="append", default=[], metavar="TOOL")
     verb.add_argument("--form", default="", help="print the prompt: openai, anthropic, mcp, ...")
     verb.add_argument("--delivery", default="filter", help="filter, frozen or reference")
@@ -69,23 +72,38 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("tax", parents=[common], help="tokens a turn, before and after")
     verb.add_argument("--intents", type=Path, help="one intent a line")
 
-    for name, text in (("eval", "retrieval metrics"), ("calibrate", "the threshold of best F1")):
-        verb = verbs.add_parser(name, parents=[common], help=text)
-        verb.add_argument("--tools", type=Path, required=True, help="a tools file")
-        verb.add_argument("--queries", type=Path, required=True, help="labelled JSONL")
-        if name == "calibrate":
-            verb.add_argument("--top-k", type=int)
-            verb.add_argument("--dry-run", action="store_true", help="do not write the config")
+    verb = verbs.add_parser("eval", parents=[common], help="retrieval metrics")
+    verb.add_argument("--tools", type=Path, required=True, help="a tools file")
+    verb.add_argument("--queries", type=Path, required=True, help="labelled JSONL")
+
+    text = "the threshold of best F1, probabilities, and when to abstain"
+    verb = verbs.add_parser("calibrate", parents=[common], help=text)
+    verb.add_argument("--tools", type=Path, help="only sweep the threshold, on a file's tools")
+    verb.add_argument("--queries", type=Path, required=True, help="labelled JSONL")
+    verb.add_argument("--top-k", type=int)
+    verb.add_argument("--dry-run", action="store_true", help="write nothing")
+    _add_wish(verb)
 
     verbs.add_parser("doctor", parents=[common], help="name tools that will retrieve badly")
     return parser
 
 
+def _add_wish(verb: argparse.ArgumentParser) -> None:
+    wish = verb.add_mutually_exclusive_group()
+    text = "abstain so that, of the turns that get tools, this share has one that fits"
+    wish.add_argument("--precision", type=float, help=text)
+    text = "abstain so that, of the turns that some tool fits, this share gets tools"
+    wish.add_argument("--recall", type=float, help=text)
+
+
 def _config(args: argparse.Namespace) -> Config:
     path = args.config or CONFIG_FILE
     config = read_config(path) if args.config or path.exists() else Config()
-    names = ("catalog", "encoder", "overrides", "top_k", "threshold")
+    names = ("catalog", "encoder", "ranking", "overrides", "top_k", "threshold")
     given = {name: getattr(args, name, None) for name in names}
+    precision, recall = getattr(args, "precision", None), getattr(args, "recall", None)
+    if precision is not None or recall is not None:  # the one given drops the other stored
+        config = replace(config, precision=precision, recall=recall)
     return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -101,10 +119,14 @@ def _run(args: argparse.Namespace) -> commands.Result:
     if args.verb == "tax":
         return commands.tax(config, args.intents)
     if args.verb == "eval":
-        return commands.evaluate(config, args.tools, args.queries)
+        return labelled.evaluate(config, args.tools, args.queries)
     if args.verb == "calibrate":
+        if args.tools and (args.precision is not None or args.recall is not None):
+            raise InvalidConfig(
+                "--precision and --recall are for the catalog's own tools; leave out --tools"
+            )
         write_to = None if args.dry_run else args.config or CONFIG_FILE
-        return commands.calibrate(config, args.tools, args.queries, write_to)
+        return labelled.calibrate(config, args.tools, args.queries, write_to)
     return commands.doctor(config)
 
 
@@ -126,9 +148,14 @@ def _show_ingest(result: dict[str, Any]) -> None:
 def _show_route(result: dict[str, Any]) -> None:
     for tool in result["tools"]:
         score = "pinned" if tool["score"] is None else f"{tool['score']:.3f}"
-        print(f"{score:>7}  {tool['id']}  ({tool['tokens']} tokens)")
-    if not result["tools"]:
+        right = "" if tool["probability"] is None else f"right {tool['probability']:4.0%}  "
+        print(f"{score:>7}  {right}{tool['id']}  ({tool['tokens']} tokens)")
+    if result["abstained"]:
+        print("abstained: it is too likely that no tool fits")
+    elif not result["tools"]:
         print("no tool passes: the state or the threshold keeps all of them out")
+    if result["fit"] is not None:
+        print(f"probability that some tool fits: {result['fit']:.0%}")
     tokens = result["tokens"]
     print(f"{result['allowed']} tools allowed, {result['gated']} gated out by the state")
     print(f"tokens: {tokens['pool']} summary pool, {tokens['schemas']} promoted schemas")
@@ -185,12 +212,23 @@ def _show_calibrate(result: dict[str, Any]) -> None:
         )
     if result["written"]:
         print(f"wrote threshold {result['best']['threshold']} to {result['written']}")
+    if (learnt := result["probabilities"]) is not None:
+        print(f"on queries left out, 'some tool fits': AUROC {learnt['auroc']:.3f}, calibration")
+        errors = (learnt["fit_error"], learnt["right_error"])
+        print("error {:.3f}; 'this tool is right': calibration error {:.3f}".format(*errors))
+        print("abstain below  precision  recall")
+        for point in learnt["abstention"][::5]:
+            numbers = (point["threshold"], point["precision"], point["recall"])
+            print("{:13.3f}  {:9.3f}  {:6.3f}".format(*numbers))
+        print(f"turns abstain below {learnt['abstain_below']:.3f}")
 
 
 def _show_doctor(result: dict[str, Any]) -> None:
     for finding in result["findings"]:
         mark = "note: " if finding["severity"] == "note" else ""
         print(f"{mark}{finding['tool_id']}: {finding['problem']}: {finding['detail']}")
+    if result["calibration"]:
+        print(f"calibration: {result['calibration']}; run ta-fast calibrate")
     print(f"{len(result['findings'])} findings in {result['tools']} tools")
 
 

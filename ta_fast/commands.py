@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,19 @@ from typing import Any
 from tqdm import tqdm
 
 from ta_fast.attention import ToolAttention
+from ta_fast.calibration import usable
 from ta_fast.catalog import Catalog
 from ta_fast.catalog.doctor import diagnose
 from ta_fast.catalog.mcp_json import McpServer, read_mcp_json
 from ta_fast.catalog.mcp_servers import list_tools
 from ta_fast.catalog.overrides import Overrides, apply_overrides, read_overrides
 from ta_fast.catalog.sources import read_file, read_text
-from ta_fast.config import Config, read_config, write_config
+from ta_fast.config import Config
 from ta_fast.encoder import Encoder, make_encoder
 from ta_fast.errors import InvalidCatalog, InvalidConfig, did_you_mean
-from ta_fast.evaluate import (
-    Query,
-    best_threshold,
-    measure,
-    rank,
-    read_queries,
-    sweep_thresholds,
-)
 from ta_fast.schemas import SchemaLoader
-from ta_fast.snapshot import Snapshot
-from ta_fast.types import Source, TopK, Turn
+from ta_fast.snapshot import choose_ranking
+from ta_fast.types import Source, Turn
 
 Result = dict[str, Any]
 PROGRESS_AFTER = 1.0
@@ -73,7 +66,7 @@ def ingest(
             known_facts=frozenset(overrides.facts) or None,
             overrides=config.overrides if read else None,
         )
-        embedded = _embed(catalog, make_encoder(config.encoder))
+        embedded = embed(catalog, make_encoder(config.encoder))
         return {
             "catalog": config.catalog,
             "epoch": change.epoch,
@@ -97,9 +90,17 @@ def route(config: Config, turn: Turn, explain: Sequence[str], form: str, deliver
     result: Result = {
         "epoch": promotion.epoch,
         "tools": [
-            {"id": t.id, "score": t.score, "pinned": t.pinned, "tokens": t.schema.tokens}
+            {
+                "id": t.id,
+                "score": t.score,
+                "probability": t.probability,
+                "pinned": t.pinned,
+                "tokens": t.schema.tokens,
+            }
             for t in promotion.tools
         ],
+        "fit": promotion.fit,
+        "abstained": promotion.abstained,
         "allowed": promotion.allowed,
         "gated": promotion.gated,
         "tokens": {"pool": promotion.pool_tokens, "schemas": promotion.schema_tokens},
@@ -150,54 +151,21 @@ def tax(config: Config, intents_file: Path | None) -> Result:
     }
 
 
-def evaluate(config: Config, tools: Path, queries: Path) -> Result:
-    """Retrieval metrics of labelled queries over the tools of a file."""
-    ids, labelled, top = _ranked(config, tools, queries)
-    return asdict(measure(ids, labelled, top))
-
-
-def calibrate(config: Config, tools: Path, queries: Path, write_to: Path | None) -> Result:
-    """Sweep the threshold for the best F1, and write it into the configuration."""
-    ids, labelled, top = _ranked(config, tools, queries)
-    promoted = TopK(top.scores[:, : config.top_k], top.rows[:, : config.top_k])
-    points = sweep_thresholds(ids, labelled, promoted)
-    best = best_threshold(points)
-    if write_to is not None:
-        stored = read_config(write_to) if write_to.exists() else Config()
-        write_config(write_to, replace(stored, threshold=best.threshold))
-    return {
-        "best": asdict(best),
-        "sweep": [asdict(point) for point in points],
-        "queries": len(labelled),
-        "written": str(write_to) if write_to else None,
-    }
-
-
 def doctor(config: Config) -> Result:
     """Name tools whose summary will retrieve badly."""
     encoder = make_encoder(config.encoder)
-    with _open(config) as catalog:
-        _embed(catalog, encoder)
+    with open_catalog(config) as catalog:
+        embed(catalog, encoder)
         index = catalog.snapshot(encoder)
         vectors = index.matrix.vectors[index.matrix.rows.argsort()]
         findings = diagnose(catalog.tools(), list(catalog.summaries().values()), vectors)
-    return {"tools": len(index), "findings": [asdict(finding) for finding in findings]}
-
-
-def _ranked(
-    config: Config, tools: Path, queries: Path
-) -> tuple[tuple[str, ...], list[Query], TopK]:
-    """Tool ids, labelled queries, and the ranking of a file's tools for them."""
-    encoder = make_encoder(config.encoder)
-    with Catalog() as catalog:
-        sources, _ = _overridden([read_file(tools)], _overrides(config))
-        catalog.replace(sources)
-        _embed(catalog, encoder)
-        snapshot = Snapshot(catalog, encoder, config.scorer)
-    labelled = read_queries(queries, snapshot.index.rows)
-    with tqdm(total=len(labelled), desc="ranking", unit="query", delay=PROGRESS_AFTER) as bar:
-        top = rank(snapshot, encoder, labelled, bar.update)
-    return snapshot.index.ids, labelled, top
+        calibrations, summaries = catalog.calibrations(), catalog.summary_hashes()
+    ranking = choose_ranking(config.ranking, encoder)
+    return {
+        "tools": len(index),
+        "findings": [asdict(finding) for finding in findings],
+        "calibration": usable(calibrations, encoder.name, ranking, summaries)[1],
+    }
 
 
 def _overrides(config: Config) -> Overrides:
@@ -213,6 +181,11 @@ def _overridden(
     return [Source(s.name, tuple(islice(rest, len(s.tools)))) for s in sources], unused
 
 
+def file_sources(config: Config, path: Path) -> list[Source]:
+    """The tools of a file, with the operator's fields."""
+    return _overridden([read_file(path)], _overrides(config))[0]
+
+
 def _list_tools(
     servers: Sequence[McpServer], timeout: float
 ) -> tuple[list[Source], dict[str, str]]:
@@ -224,22 +197,30 @@ def _list_tools(
         return list_tools(servers, timeout=timeout, progress=lambda _: bar.update())
 
 
-def _open(config: Config) -> Catalog:
+def open_catalog(config: Config) -> Catalog:
+    """The configured catalog; InvalidConfig if there is none."""
     if not Path(config.catalog).exists():
         raise InvalidConfig(f"there is no catalog {config.catalog}; make one with ta-fast ingest")
     return Catalog(config.catalog)
 
 
 def _attention(config: Config) -> ToolAttention:
-    catalog = _open(config)
+    catalog = open_catalog(config)
     encoder = make_encoder(config.encoder)
-    _embed(catalog, encoder)
+    embed(catalog, encoder)
     return ToolAttention(
-        catalog, encoder, scorer=config.scorer, always_include=config.always_include
+        catalog,
+        encoder,
+        scorer=config.scorer,
+        ranking=config.ranking,
+        always_include=config.always_include,
+        precision=config.precision,
+        recall=config.recall,
     )
 
 
-def _embed(catalog: Catalog, encoder: Encoder) -> int:
+def embed(catalog: Catalog, encoder: Encoder) -> int:
+    """Embed what has no vector yet, with progress."""
     with tqdm(desc="embedding", unit="tool", delay=PROGRESS_AFTER) as bar:
         return catalog.embed(encoder, _to(bar))
 

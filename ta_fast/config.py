@@ -17,10 +17,13 @@ class Config:
 
     Attributes:
         catalog: The SQLite file.
-        encoder: "minilm", a folder, a Hugging Face name, or "st:NAME".
+        encoder: "minilm", a folder, a Hugging Face name; "st:", "gpu:" or "ort:" and one.
         scorer: "auto" or a scorer's name.
+        ranking: "auto", "dense" or "hybrid".
         top_k: Tools promoted a turn, at most.
         threshold: Least cosine of a promoted tool, in [-1, 1].
+        precision: Of the turns that get tools, the share that some tool fits; None for any.
+        recall: Of the turns that some tool fits, the share that gets tools; None for all.
         always_include: Ids of tools promoted whenever the state allows them.
         overrides: The operator's file of summaries, preconditions and facts, or "".
     """
@@ -28,8 +31,11 @@ class Config:
     catalog: str = "ta-fast.db"
     encoder: str = "minilm"
     scorer: str = "auto"
+    ranking: str = "auto"
     top_k: int = DEFAULT_TOP_K
     threshold: float = DEFAULT_THRESHOLD
+    precision: float | None = None
+    recall: float | None = None
     always_include: tuple[str, ...] = ()
     overrides: str = ""
 
@@ -69,6 +75,9 @@ def _check(path: Path, key: str, value: Any) -> Any:
         good, expected = number and value == int(value) and value > 0, "a whole number from 1"
     elif key == "threshold":
         good, expected = number and -1 <= value <= 1, "a number in [-1, 1]"
+    elif key in ("precision", "recall"):
+        good = value is None or (number and 0 < value <= 1)
+        expected = "a number above 0, at most 1"
     elif key == "always_include":
         good = isinstance(value, list) and all(isinstance(item, str) for item in value)
         expected = "a list of tool ids"

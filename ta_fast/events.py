@@ -26,6 +26,8 @@ class RouteEvent:
     ``turn`` is the promotion's handle; ``query_hash`` is equal for equal embeddings and
     tells nothing of the text; ``candidates`` and ``gated`` count the tools that
     the state allowed and kept out; ``active`` pairs tool ids with cosines (None: pinned).
+    With a calibration ``fit`` is the probability that some tool fits, and ``right`` pairs
+    tool ids with that of being right; ``abstained``: no tool was taken to fit.
     """
 
     turn: str
@@ -40,6 +42,9 @@ class RouteEvent:
     schema_tokens: int
     seconds: Mapping[str, float]
     intent: str | None = None
+    fit: float | None = None
+    abstained: bool = False
+    right: tuple[tuple[str, float | None], ...] = ()
     event: Literal["route"] = "route"
 
 
@@ -75,7 +80,14 @@ def route_event(promotion: Promotion, query: F32, intent: str | None) -> RouteEv
         schema_tokens=promotion.schema_tokens,
         seconds=promotion.seconds,
         intent=intent,
+        fit=promotion.fit,
+        abstained=promotion.abstained,
+        right=() if promotion.fit is None else _right(promotion),
     )
+
+
+def _right(promotion: Promotion) -> tuple[tuple[str, float | None], ...]:
+    return tuple((tool.id, tool.probability) for tool in promotion.tools)
 
 
 def check_event(promotion: Promotion, verdict: Verdict, epoch: int) -> CheckEvent:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ta_fast.types import I32, Json, JsonObject, Tool
-from ta_fast.vocabulary import I64, U64, Starts, Vocabulary
+from ta_fast.vocabulary import I64, NOTHING, U64, Vocabulary
 from ta_fast_kernels.terms import MAX_WEIGHT, UNIT, TermRows
 
 Tokenize: TypeAlias = Callable[[Sequence[str]], Sequence[bytes]]
@@ -75,27 +75,31 @@ class Lexicon:
         Args:
             rows: The bytes of each turn's int32 token ids, special tokens included.
         """
-        return self.turns_of(*_end_to_end(rows))
+        ids, starts = _end_to_end(rows)
+        _, terms, owners = self._terms(ids, starts)
+        known = terms >= 0
+        pairs = np.unique(owners[known] * len(self) + terms[known])
+        owners, found = np.divmod(pairs, max(1, len(self)))
+        ones = np.ones(len(found), np.int32)
+        return TermRows(_offsets(owners, len(rows)), found.astype(np.int32), ones)
 
-    def turns_of(self, ids: I32, starts: Starts) -> TermRows:
-        """The same of turns that lie end to end.
+    def words(self, rows: Sequence[bytes]) -> I32:
+        """How many words each turn has, and how many of them no tool has: ``[B, 2]``."""
+        ids, starts = _end_to_end(rows)
+        keys, terms, owners = self._terms(ids, starts)
+        kinds = np.stack((keys != NOTHING, (keys != NOTHING) & (terms < 0)))
+        counts = [np.bincount(owners[kind], minlength=len(rows)) for kind in kinds]
+        return np.stack(counts, axis=1).astype(np.int32)
 
-        Args:
-            ids: Token ids ``[T]``.
-            starts: Where each turn begins.
-        """
-        terms = self.of_token[ids]
+    def _terms(self, ids: I32, starts: I64) -> tuple[U64, I32, I64]:
+        """Of each of T tokens the word that begins there, its term or -1, and its turn."""
+        keys, terms = self.vocabulary.keys[ids], self.of_token[ids]
         joined = self.vocabulary.joined(ids, starts)
         if joined.any():
-            begins, keys = self.vocabulary.long_words(ids, joined)
-            terms[joined] = -1
-            terms[begins] = _find(self.keys, keys)
-        places = np.flatnonzero(terms >= 0)
-        owners = np.searchsorted(starts, places, side="right") - 1
-        pairs = np.unique(owners * len(self) + terms[places])
-        owners = pairs // max(1, len(self))
-        terms = (pairs - owners * len(self)).astype(np.int32)
-        return TermRows(_offsets(owners, len(starts) - 1), terms, np.ones(len(terms), np.int32))
+            begins, long_keys = self.vocabulary.long_words(ids, joined)
+            keys[joined], terms[joined] = NOTHING, -1
+            keys[begins], terms[begins] = long_keys, _find(self.keys, long_keys)
+        return keys, terms, np.repeat(np.arange(len(starts) - 1), np.diff(starts))
 
 
 def _count(

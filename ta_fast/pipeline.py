@@ -1,32 +1,54 @@
 """Text in, promoted rows out: encoder and scorer as one step, on the host or on a GPU.
 
-Where both live on the same GPU the vectors never leave it: token ids go up, k rows a turn
-come down. Everywhere else vectors pass through NumPy. Long lists are cut into batches, and
-the next batch is tokenised while the present one is computed.
+A batch goes through two stages. ``prepare`` is the host's work on texts: tokens, and their
+terms for hybrid scores. ``run`` sees arrays only. Where encoder and scorer live on the same
+GPU the vectors never leave it: token ids go up, k rows a turn come down. Everywhere else
+vectors pass through NumPy. Long lists are cut into parts, and the next part is prepared while
+the present one is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from ta_fast.encoder import Encoder
+from ta_fast.encoder import Encoder, shows_tokens
 from ta_fast.encoder.batching import ahead
+from ta_fast.lexicon import Lexicon
 from ta_fast.scorer import Scorer
 from ta_fast.types import F32, I32, U32, TopK
+from ta_fast_kernels import TermRows
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """B texts, ready for the device.
+
+    Attributes:
+        texts: As they came.
+        rows: Their token ids; None where the encoder does not show them.
+        packed: The same end to end, for an encoder that leaves its vectors on a GPU.
+        terms: Their terms; None for dense scores.
+    """
+
+    texts: Sequence[str]
+    rows: Sequence[bytes] | None = None
+    packed: Any = None
+    terms: TermRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
     """The best rows of B turns, and how long the stages took.
 
-    ``queries`` are the embeddings ``[B, D]``, None where they stayed on a GPU. ``seconds``
-    has ``encode`` and ``score``, or ``route`` where they are one. ``terms``: how many words
-    each turn has, and how many of them no tool has, ``[B, 2]``; None where none are counted.
+    ``queries`` are the embeddings ``[B, D]``, None where they stayed on a GPU. ``seconds`` has
+    ``prepare`` (what was not done ahead), and ``encode`` and ``score``, or ``route`` where they
+    are one. ``terms`` says how many words a turn has and how many of them no tool has, ``[B, 2]``;
+    None for dense scores, or where nobody asked.
     """
 
     top: TopK
@@ -41,11 +63,14 @@ class Pipeline:
     Args:
         encoder: Text to unit vectors.
         scorer: Over vectors of the same encoder.
+        lexicon: The tools' words, where the scorer's matrix has terms and scores are hybrid.
     """
 
-    def __init__(self, encoder: Encoder, scorer: Scorer) -> None:
+    def __init__(self, encoder: Encoder, scorer: Scorer, lexicon: Lexicon | None = None) -> None:
         self._encoder: Any = encoder
         self._scorer: Any = scorer
+        self._lexicon = lexicon
+        self._shows_tokens = shows_tokens(encoder)
         self.on_device = hasattr(encoder, "on_device") and hasattr(scorer, "topk_from")
 
     def route(
@@ -58,27 +83,73 @@ class Pipeline:
             allowed: Allowed gate classes, uint32 ``[B, ceil(G/32)]``.
             k: At least 1.
             threshold: Least scores, float32 ``[B]``.
-            vectors: The embeddings are wanted on the host.
+            vectors: The embeddings are wanted on the host, and the turns' words counted.
         """
+        parts: list[Routed] = []
         started = perf_counter()
-        if self.on_device and not vectors and texts:
-            top = self._on_device(texts, allowed, k, threshold)
-            return Routed(top, None, {"route": perf_counter() - started})
-        queries = self._encoder.encode(texts)
-        encoded = perf_counter()
-        top = self._scorer.topk(queries, allowed, k, threshold)
-        seconds = {"encode": encoded - started, "score": perf_counter() - encoded}
-        return Routed(top, queries, seconds)
+        for part, prepared in ahead(self.prepare, texts):
+            waited = perf_counter() - started
+            routed = self.run(prepared, allowed[part], k, threshold[part], vectors=vectors)
+            parts.append(replace(routed, seconds={"prepare": waited, **routed.seconds}))
+            started = perf_counter()
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _on_device(self, texts: Sequence[str], allowed: U32, k: int, threshold: F32) -> TopK:
+    def prepare(self, texts: Sequence[str]) -> Prepared:
+        """The host's work on B texts."""
+        if not self._shows_tokens:
+            return Prepared(texts)
+        rows = self._encoder.rows(texts)
+        packed = self._encoder.pack(rows) if self.on_device else None
+        terms = None if self._lexicon is None else self._lexicon.turns(rows)
+        return Prepared(texts, rows, packed, terms)
+
+    def run(
+        self, prepared: Prepared, allowed: U32, k: int, threshold: F32, *, vectors: bool = False
+    ) -> Routed:
+        """Encode and score B prepared texts; see ``route``."""
+        started = perf_counter()
+        terms = () if prepared.terms is None else (prepared.terms,)
+        if self.on_device and not vectors and len(prepared.texts):
+            top = self._on_device(prepared, allowed, k, threshold)
+            return Routed(top, None, {"route": perf_counter() - started})
+        queries = self._encode(prepared)
+        encoded = perf_counter()
+        top = self._scorer.topk(queries, allowed, k, threshold, *terms)
+        seconds = {"encode": encoded - started, "score": perf_counter() - encoded}
+        words = None
+        if vectors and self._lexicon is not None and prepared.rows is not None:
+            words = self._lexicon.words(prepared.rows)
+        return Routed(top, queries, seconds, words)
+
+    def _encode(self, prepared: Prepared) -> F32:
+        if prepared.rows is not None and hasattr(self._encoder, "encode_rows"):
+            vectors: F32 = self._encoder.encode_rows(prepared.rows)
+        else:
+            vectors = self._encoder.encode(prepared.texts)
+        return vectors
+
+    def _on_device(self, prepared: Prepared, allowed: U32, k: int, threshold: F32) -> TopK:
         tops: list[TopK] = []
-        for part, tokens in ahead(self._encoder.tokenize, texts):
-            for piece, batch in tokens.split(self._encoder.max_tokens):
-                turns = slice(part.start + piece.start, part.start + piece.stop)
-                operands = allowed[turns], k, threshold[turns]
-                with self._encoder.on_device(batch) as vectors:
-                    tops.append(self._scorer.topk_from(vectors, *operands))
-        if len(tops) == 1:
-            return tops[0]
-        scores, rows = [top.scores for top in tops], [top.rows for top in tops]
-        return TopK(np.concatenate(scores), np.concatenate(rows))
+        for turns, packed in prepared.packed.split(self._encoder.max_tokens):
+            operands = allowed[turns], k, threshold[turns]
+            terms = prepared.terms and (prepared.terms.part(turns.start, turns.stop),)
+            with self._encoder.on_device(packed) as vectors:
+                tops.append(self._scorer.topk_from(vectors, *operands, *(terms or ())))
+        return tops[0] if len(tops) == 1 else _stacked(tops)
+
+
+def _stacked(tops: Sequence[TopK]) -> TopK:
+    scores, rows = [top.scores for top in tops], [top.rows for top in tops]
+    return TopK(np.concatenate(scores), np.concatenate(rows))
+
+
+def _joined(parts: Sequence[Routed]) -> Routed:
+    """One answer of several parts, in order; their seconds added up."""
+    queries = [part.queries for part in parts if part.queries is not None]
+    words = [part.terms for part in parts if part.terms is not None]
+    return Routed(
+        _stacked([part.top for part in parts]),
+        np.concatenate(queries) if queries else None,
+        {stage: sum(part.seconds[stage] for part in parts) for stage in parts[0].seconds},
+        np.concatenate(words) if words else None,
+    )

@@ -114,11 +114,15 @@ class ToolSchema:
 
 @dataclass(frozen=True, slots=True)
 class PromotedTool:
-    """A tool that one turn may call. ``score`` is its cosine, None if only pinned."""
+    """A tool that one turn may call. ``score`` is its cosine, None if only pinned.
+
+    ``probability`` is that of its being right, None without a calibration or a score.
+    """
 
     schema: ToolSchema
     score: float | None
     pinned: bool
+    probability: float | None = None
 
     @property
     def id(self) -> str:
@@ -131,7 +135,9 @@ class Promotion:
     """What one turn may call, and how it was decided.
 
     ``handle`` names the promotion to a client (it is not authentication). ``epoch``
-    is that of the catalog snapshot. Durations in ``seconds`` are by stage.
+    is that of the catalog snapshot. Durations in ``seconds`` are by stage. ``fit`` is the
+    probability that some allowed tool fits the turn, None without a calibration; where it
+    was too low the turn ``abstained``, and only pinned tools are promoted.
     """
 
     handle: str
@@ -143,6 +149,8 @@ class Promotion:
     pool_tokens: int
     schema_tokens: int
     seconds: Mapping[str, float]
+    fit: float | None = None
+    abstained: bool = False
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def test_promotes_best_first_and_only_what_the_state_allows() -> None:
     assert scores == sorted(scores, reverse=True)
     assert (promotion.allowed, promotion.gated) == (2, 3)
     assert promotion.schema_tokens == sum(t.schema.tokens for t in promotion.tools) > 0
-    assert set(promotion.seconds) == {"encode", "score", "load"}
+    assert set(promotion.seconds) == {"prepare", "encode", "score", "load"}
     more = attention.before_model(turn(facts=frozenset({"scope:fs:write"})))
     assert "fs__write" in more.ids
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ta_fast import cli, commands
+from ta_fast import cli, commands, labelled
 from ta_fast.testing import HashingEncoder
 
 TOOLS = [
@@ -25,7 +25,8 @@ Run = Callable[..., tuple[int, Any]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a verb with --json in an empty folder, with a fake encoder; (status, result)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "make_encoder", lambda _: HashingEncoder(128))
+    for module in (commands, labelled):
+        monkeypatch.setattr(module, "make_encoder", lambda _: HashingEncoder(128))
     Path("tools.jsonl").write_text("\n".join(map(json.dumps, TOOLS)))
     Path("queries.jsonl").write_text("\n".join(map(json.dumps, QUERIES)))
 
@@ -45,7 +46,7 @@ def test_ingest_then_route(run: Run) -> None:
     status, result = run("route", "read a text file", "--top-k", "1", "--threshold", "0.1")
     assert [tool["id"] for tool in result["tools"]] == ["fs__read"]
     assert result["tokens"]["schemas"] > 0
-    assert set(result["milliseconds"]) == {"encode", "score", "load"}
+    assert set(result["milliseconds"]) == {"prepare", "encode", "score", "load"}
 
 
 def test_overrides_and_facts(run: Run) -> None:
@@ -126,6 +127,71 @@ def test_calibrate_writes_the_threshold_and_keeps_the_rest(run: Run) -> None:
     assert len(result["sweep"]) == 21
 
 
+def write_labelled() -> None:
+    """Two dozen labelled queries and as many that no tool fits."""
+    texts = [
+        *((f"please read the text file {i}", ["fs__read"]) for i in range(9)),
+        *((f"write that text file number {i}", ["fs__write"]) for i in range(9)),
+        *((f"what is the weather of city {i}", ["w__today"]) for i in range(9)),
+        *((f"quantum zebra {i} sings of {i * 7} pears", []) for i in range(24)),
+    ]
+    rows = [{"id": str(i), "text": text, "gold": gold} for i, (text, gold) in enumerate(texts)]
+    Path("labelled.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_calibrate_learns_when_to_abstain(run: Run) -> None:
+    """Probabilities go to the catalog, the wish to the configuration, and routing keeps both."""
+    run("ingest", "tools.jsonl")
+    write_labelled()
+    words = ("calibrate", "--queries", "labelled.jsonl", "--recall", "0.9")
+    _, dry = run(*words, "--dry-run")
+    assert dry["probabilities"]["auroc"] > 0.9
+    assert not Path("ta-fast.json").exists()
+    _, result = run("route", "quantum zebra sings", "--threshold", "-1")
+    assert (result["fit"], result["abstained"]) == (None, False)
+    _, learnt = run(*words)
+    assert learnt["probabilities"]["abstain_below"] > 0
+    assert json.loads(Path("ta-fast.json").read_text())["recall"] == 0.9
+    _, result = run("route", "quantum zebra sings of pears", "--threshold", "-1")
+    assert (result["tools"], result["abstained"]) == ([], True)
+    _, result = run("route", "please read the text file", "--threshold", "0.1")
+    assert (result["tools"][0]["id"], result["abstained"]) == ("fs__read", False)
+    assert result["tools"][0]["probability"] > 0.5
+    _, wished = run("route", "read", "--precision", "0.5", "--threshold", "-1")
+    assert wished["fit"] is not None
+
+
+def test_stale_calibration_is_told_by_doctor(run: Run) -> None:
+    """How many tools are new or changed since."""
+    run("ingest", "tools.jsonl")
+    write_labelled()
+    run("calibrate", "--queries", "labelled.jsonl")
+    assert run("doctor")[1]["calibration"] == ""
+    Path("more.jsonl").write_text('{"id": "m__x", "name": "x", "description": "More tools."}')
+    run("ingest", "more.jsonl")
+    assert "of 4, 1 are new or changed since" in run("doctor")[1]["calibration"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("calibrate", "--queries", "queries.jsonl", "--recall", "0.9"), "expected at least 20"),
+        (("calibrate", "--queries", "queries.jsonl", "--recall", "2"), "recall is 2"),
+        (
+            ("calibrate", "--tools", "tools.jsonl", "--queries", "queries.jsonl", "--recall", "1"),
+            "leave out --tools",
+        ),
+        (("route", "read", "--recall", "0.9"), "no calibration; run ta-fast calibrate"),
+    ],
+)
+def test_wishes_that_cannot_be_kept(run: Run, words: tuple[str, ...], says: str) -> None:
+    """Too few labels, a share that is none, tools of a file, no calibration yet."""
+    run("ingest", "tools.jsonl")
+    status, result = run(*words)
+    assert status == 2
+    assert says in result["message"]
+
+
 def test_doctor(run: Run) -> None:
     """A tool without a description is named."""
     Path("bad.jsonl").write_text('{"id": "x__qzx", "name": "qzx"}')
@@ -170,6 +236,7 @@ def test_bad_turns_from_the_command_line(run: Run) -> None:
         (("tax",), "all 3 full schemas"),
         (("eval", "--tools", "tools.jsonl", "--queries", "queries.jsonl"), "recall_5   1.0000"),
         (("calibrate", "--tools", "tools.jsonl", "--queries", "queries.jsonl"), "<- best F1"),
+        (("calibrate", "--queries", "labelled.jsonl"), "turns abstain below 0.000"),
         (("doctor",), "in 3 tools"),
     ],
 )
@@ -178,5 +245,6 @@ def test_text_for_people(
 ) -> None:
     """Every verb prints its result as text too."""
     run("ingest", "tools.jsonl")
+    write_labelled()
     assert cli.main(words) == 0
     assert says in capsys.readouterr().out

@@ -77,7 +77,7 @@ def test_rank_ignores_state_and_threshold() -> None:
     gated = Tool("b", "b", "send mail", precondition={"all_of": ["role:x"]})
     catalog.replace([Source("f", [Tool("a", "a", "read mail"), gated])])
     encoder = HashingEncoder()
-    top = rank(Snapshot(catalog, encoder, "numpy"), encoder, [Query("q", "send mail b", ())])
+    top = rank(Snapshot(catalog, encoder, "numpy"), [Query("q", "send mail b", ())])
     assert sorted(top.rows[0].tolist(), reverse=True) == [1, 0, *[-1] * 8]
     assert top.rows[0, 0] == 1
 

@@ -14,14 +14,15 @@ KERNELS = ROOT / "kernels" / "ta_fast_kernels"
 LEVELS = [
     {"errors"},
     {"types"},
-    {"tokens", "wire", "gate", "vocabulary", "lexicon"},
+    {"tokens", "wire", "gate", "vocabulary", "lexicon", "turns"},
     {"session", "schemas", "prompt", "encoder", "scorer", "events", "calibration"},
     {"catalog", "calls"},
     {"pipeline"},
-    {"snapshot", "check", "evaluate"},
+    {"snapshot", "check"},
     {"routing"},
     {"engine"},
     {"attention"},
+    {"evaluate"},
     {"config", "commands", "labelled", "testing"},
     {"cli"},
 ]

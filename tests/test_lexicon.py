@@ -92,20 +92,25 @@ def test_weights_are_bm25(descriptions: list[list[str]]) -> None:
         assert sorted(rows.part(place, place + 1).values.tolist()) == sorted(expected)
 
 
-@given(st.lists(texts, max_size=6), st.sampled_from([np.int32, np.int64]))
-def test_turns_alone_in_a_batch_and_end_to_end(turns: list[list[str]], dtype: type) -> None:
-    """A turn's terms do not depend on its batch, nor on how its tokens are handed over."""
+@given(st.lists(texts, max_size=6))
+def test_turns_alone_and_in_a_batch(turns: list[list[str]]) -> None:
+    """A turn's terms and words do not depend on its batch."""
     lexicon, _ = build(Tool("a", "readFile", "the city forecast"), Tool("b", "send_mail"))
     rows = tokenize([" ".join(words) for words in turns])
-    batch = lexicon.turns(rows)
+    batch, words = lexicon.turns(rows), lexicon.words(rows)
     batch.check()
-    assert len(batch) == len(turns)
+    assert len(batch) == len(words) == len(turns)
     assert set(batch.values.tolist()) <= {1}
     for place, row in enumerate(rows):
         assert same(batch.part(place, place + 1), lexicon.turns([row]))
-    flat = np.frombuffer(b"".join(rows), np.int32)
-    starts = np.cumsum([0, *(len(row) // 4 for row in rows)]).astype(dtype)
-    assert same(batch, lexicon.turns_of(flat, starts))
+        assert words[place].tolist() == lexicon.words([row])[0].tolist()
+
+
+def test_words_and_those_of_no_tool_are_counted() -> None:
+    """Stop words and punctuation are no words; a word counts as often as it is said."""
+    lexicon, _ = build(Tool("a", "readFile"), Tool("b", "send_mail"))
+    found = lexicon.words(tokenize(["read the file", "send mails. the weather, weather", "the ."]))
+    assert found.tolist() == [[2, 0], [4, 2], [0, 0]]
 
 
 def test_a_turn_counts_a_word_once_and_drops_what_no_tool_has() -> None:

@@ -8,68 +8,85 @@ import pytest
 from ta_fast import Catalog, Tool
 from ta_fast.encoder.batching import TEXTS_AT_ONCE
 from ta_fast.pipeline import Pipeline
-from ta_fast.scorer import make_scorer
+from ta_fast.scorer import NumpyScorer
 from ta_fast.testing import HashingEncoder
-from ta_fast.types import F32, U32, Source, TopK
+from ta_fast.types import F32, U32, Source
+from ta_fast.vocabulary import Vocabulary
+
+WORDS = ["", *(f"word{i}" for i in range(23)), *(f"t{i}" for i in range(60))]
+
+
+class WordEncoder(HashingEncoder):
+    """An encoder that shows its tokens: one for each word."""
+
+    vocabulary = Vocabulary.from_pieces(WORDS)
+
+    def rows(self, texts: Sequence[str]) -> list[bytes]:
+        if "poison" in texts:
+            raise ValueError("poison")
+        known = [[WORDS.index(w) for w in text.split() if w in WORDS] for text in texts]
+        return [np.array(row, np.int32).tobytes() for row in known]
+
+    def encode_rows(self, rows: Sequence[bytes]) -> F32:
+        ids = [np.frombuffer(row, np.int32) for row in rows]
+        return self.encode([" ".join(WORDS[i] for i in row) for row in ids])
 
 
 @dataclass
 class Tokens:
-    texts: Sequence[str]
+    rows: Sequence[bytes]
 
     def split(self, max_tokens: int) -> Iterator[tuple[slice, "Tokens"]]:
-        for i in range(0, len(self.texts), max_tokens):
-            part = self.texts[i : i + max_tokens]
+        for i in range(0, len(self.rows), max_tokens):
+            part = self.rows[i : i + max_tokens]
             yield slice(i, i + len(part)), Tokens(part)
 
 
-class DeviceEncoder(HashingEncoder):
-    """Like an encoder whose vectors stay on a device; a token a text."""
+class DeviceEncoder(WordEncoder):
+    """Like an encoder whose vectors stay on a device; it takes so many texts at once."""
 
     max_tokens = 100
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        if "poison" in texts:
-            raise ValueError("poison")
-        return Tokens(texts)
+    def pack(self, rows: Sequence[bytes]) -> Tokens:
+        return Tokens(rows)
 
     @contextmanager
     def on_device(self, tokens: Tokens) -> Iterator[F32]:
-        assert len(tokens.texts) <= self.max_tokens
-        yield self.encode(tokens.texts)
+        assert len(tokens.rows) <= self.max_tokens
+        yield self.encode_rows(tokens.rows)
 
 
-def setup(count: int) -> tuple[Pipeline, Pipeline, list[str], U32, F32]:
+class DeviceScorer(NumpyScorer):
+    """Like a scorer that reads vectors on a device."""
+
+    topk_from = NumpyScorer.topk
+
+
+def setup(count: int, ranking: str = "dense") -> tuple[Pipeline, Pipeline, list[str], U32, F32]:
     """A pipeline over host and one over a pretended device, with turns for both."""
-    encoder = DeviceEncoder()
-    catalog = Catalog()
+    catalog, host, device = Catalog(), WordEncoder(), DeviceEncoder()
     gates = [None, {"all_of": ["scope:a"]}, {"none_of": ["scope:a"]}]
     tools = [Tool(f"t{i}", f"t{i}", f"word{i % 17}", precondition=gates[i % 3]) for i in range(60)]
     catalog.replace([Source("f", tools)])
-    catalog.embed(encoder)
-    index = catalog.snapshot(encoder)
-    scorer = make_scorer("numpy", index.matrix)
-
-    class DeviceScorer:
-        topk = scorer.topk
-
-        def topk_from(self, vectors: F32, allowed: U32, k: int, threshold: F32) -> TopK:
-            return scorer.topk(vectors, allowed, k, threshold)
-
+    catalog.embed(host)
+    index = catalog.snapshot(host, ranking)
     states = [index.gate.allowed(frozenset(facts)) for facts in ((), ("scope:a",))]
     texts = [f"word{i % 23} t{i % 60}" for i in range(count)]
-    allowed = np.array([states[i % 2] for i in range(count)], dtype=np.uint32)
+    allowed = np.array([states[i % 2] for i in range(count)], dtype=np.uint32).reshape(count, 1)
     threshold = np.linspace(-1, 0.8, count, dtype=np.float32)
-    host = Pipeline(HashingEncoder(), scorer)
-    return host, Pipeline(encoder, DeviceScorer()), texts, allowed, threshold
+    pipelines = (
+        Pipeline(host, NumpyScorer(index.matrix), index.lexicon),
+        Pipeline(device, DeviceScorer(index.matrix), index.lexicon),
+    )
+    return *pipelines, texts, allowed, threshold
 
 
+@pytest.mark.parametrize("ranking", ["dense", "hybrid"])
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 3 * TEXTS_AT_ONCE + 7])
-def test_device_path_answers_like_the_host_path(count: int) -> None:
+def test_device_path_answers_like_the_host_path(count: int, ranking: str) -> None:
     """However many turns and parts, every row stands at its turn."""
-    host, device, texts, allowed, threshold = setup(count)
+    host, device, texts, allowed, threshold = setup(count, ranking)
     assert (host.on_device, device.on_device) == (False, True)
-    allowed = allowed.reshape(count, 1)
     a = host.route(texts, allowed, 5, threshold)
     b = device.route(texts, allowed, 5, threshold)
     np.testing.assert_array_equal(a.top.rows, b.top.rows)
@@ -85,7 +102,7 @@ def test_vectors_come_when_they_are_wanted() -> None:
     routed = device.route(texts, allowed, 5, threshold, vectors=True)
     assert routed.queries is not None
     np.testing.assert_array_equal(routed.queries, HashingEncoder().encode(texts))
-    assert set(routed.seconds) == {"encode", "score"}
+    assert set(routed.seconds) == {"prepare", "encode", "score"}
 
 
 def test_a_failing_batch_fails_the_call_and_nothing_hangs() -> None:
@@ -95,3 +112,26 @@ def test_a_failing_batch_fails_the_call_and_nothing_hangs() -> None:
     with pytest.raises(ValueError, match="poison"):
         device.route(bad, allowed, 5, threshold)
     assert device.route(texts, allowed, 5, threshold).top.rows.shape == (len(texts), 5)
+
+
+def test_hybrid_answers_are_those_of_the_reference() -> None:
+    """Terms reach the scorer at their turns: a batch's answers are those of single turns."""
+    host, device, texts, allowed, threshold = setup(230, "hybrid")
+    batch = device.route(texts, allowed, 5, threshold).top
+    dense = setup(230)[0].route(texts, allowed, 5, threshold).top
+    assert (batch.scores > dense.scores).any()
+    for b in range(0, 230, 7):
+        alone = host.route(texts[b : b + 1], allowed[b : b + 1], 5, threshold[b : b + 1]).top
+        np.testing.assert_array_equal(alone.rows[0], batch.rows[b])
+        np.testing.assert_array_equal(alone.scores[0], batch.scores[b])
+
+
+def test_words_are_counted_when_vectors_are_wanted() -> None:
+    """How many words a turn has, and how many of them no tool has; none for dense scores."""
+    host, _, texts, allowed, threshold = setup(30, "hybrid")
+    routed = host.route(texts, allowed, 5, threshold, vectors=True)
+    assert routed.terms is not None
+    assert routed.terms[0].tolist() == [2, 0]
+    assert routed.terms[20].tolist() == [2, 1]  # word20 is of no tool
+    dense, _, *operands = setup(30)
+    assert dense.route(operands[0], operands[1], 5, operands[2], vectors=True).terms is None

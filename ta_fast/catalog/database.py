@@ -12,7 +12,7 @@ from ta_fast.errors import InvalidCatalog
 
 APPLICATION_ID = 0x74614673
 """Marks a SQLite file as a ta_fast catalog ("taFs")."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 10.0
 """How long to wait for another process that holds the file."""
 
@@ -41,6 +41,17 @@ CREATE TABLE embeddings (
     UNIQUE (summary_hash, encoder)
 );
 """
+_UPGRADES = {
+    1: """CREATE TABLE calibrations (
+        encoder TEXT NOT NULL,
+        ranking TEXT NOT NULL,
+        content TEXT NOT NULL,
+        UNIQUE (encoder, ranking)
+    )""",
+    # Embeddings are now those of a tool's views: what a definition says, not its summary alone.
+    2: "DELETE FROM embeddings; UPDATE tools SET summary_hash = content_hash",
+}
+"""What a file of a version lacks to be of the next one; a new file starts at version 1."""
 
 
 class Database:
@@ -75,10 +86,10 @@ class Database:
             version = self.value("PRAGMA user_version")
         if not tables and not application:
             with self.writing():
-                for statement in filter(None, map(str.strip, _DDL.split(";"))):
-                    self.execute(statement)
+                self._script(_DDL)
                 self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self.execute("PRAGMA user_version = 1")
+                self._upgrade()
             return
         if application != APPLICATION_ID:
             raise InvalidCatalog(f"{self.path} is an SQLite file but not a ta_fast catalog")
@@ -91,6 +102,19 @@ class Database:
             report = self.value("PRAGMA quick_check(1)")
         if report != "ok":
             raise InvalidCatalog(f"{self.path} is corrupt: {report}; ingest into a new file")
+        if version < SCHEMA_VERSION:
+            with self.writing():
+                self._upgrade()
+
+    def _upgrade(self) -> None:
+        # Read again, inside the transaction: another process may have been first.
+        for version in range(self.value("PRAGMA user_version"), SCHEMA_VERSION):
+            self._script(_UPGRADES[version])
+            self.execute(f"PRAGMA user_version = {version + 1}")
+
+    def _script(self, statements: str) -> None:
+        for statement in filter(None, map(str.strip, statements.split(";"))):
+            self.execute(statement)
 
     def execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Run one statement, inside ``reading`` or ``writing``."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
 from ta_fast.catalog.facts import compile_tool
 from ta_fast.errors import InvalidCatalog
-from ta_fast.types import Tool
+from ta_fast.types import Source, Tool
 
-SUMMARY_VERSION = 1
-"""Part of every tool's content hash: raise it when summaries are made differently."""
+SUMMARY_VERSION = 2
+"""Part of every tool's content hash: raise it when summaries or views are made differently."""
 
 
 def strict_json(value: Any) -> str:
@@ -41,3 +42,17 @@ def content_hash(tool: Tool) -> bytes:
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidCatalog(f"tool {tool.id!r} cannot be written as JSON: {error}") from error
     return blake2b(content, digest_size=16).digest()
+
+
+def by_id(sources: Sequence[Source]) -> dict[str, tuple[str, Tool]]:
+    """(source, tool) by id; InvalidCatalog if two have one id."""
+    tools: dict[str, tuple[str, Tool]] = {}
+    for source in sources:
+        for tool in source.tools:
+            if tool.id in tools:
+                owner = tools[tool.id][0]
+                raise InvalidCatalog(
+                    f"tool id {tool.id!r} is defined by {owner} and again by {source.name}"
+                )
+            tools[tool.id] = (source.name, tool)
+    return tools

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from ta_fast.errors import InvalidCatalog
 from ta_fast.gate import Clauses, Gate, build_gate, compile_precondition, restricted
+from ta_fast.lexicon import Lexicon
 from ta_fast.types import F32, I32, U32
-from ta_fast_kernels import ToolMatrix, class_order
+from ta_fast_kernels import TermRows, ToolMatrix, class_order
+from ta_fast_kernels.matrix import invert
 
 IndexRow = tuple[str, str, str | None, str, int]
 """(id, wire name, precondition JSON, annotations JSON, tokens of the pool line)."""
@@ -32,6 +34,7 @@ class ToolIndex:
         gate: State to allowed classes.
         matrix: Unit vectors, stored by gate class.
         pool_tokens: Tokens of each tool's line in the summary pool, int32 ``[N]``.
+        lexicon: The tools' words, for hybrid scores; None where scores are dense.
     """
 
     epoch: int
@@ -43,6 +46,7 @@ class ToolIndex:
     gate: Gate
     matrix: ToolMatrix
     pool_tokens: I32
+    lexicon: Lexicon | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +75,7 @@ def build_index(
     dim: int,
     tools: Sequence[IndexRow],
     vectors: Iterable[tuple[str, bytes | None]],
+    words: tuple[Lexicon, TermRows] | None = None,
 ) -> ToolIndex:
     """Build the snapshot; each vector is read straight into its place in the matrix.
 
@@ -80,6 +85,7 @@ def build_index(
         dim: Its vectors' length D.
         tools: The N tools in catalog order.
         vectors: (id, D little-endian float32) in the same order; None where there is none.
+        words: For hybrid scores the tools' lexicon, and their terms in the same order.
 
     Raises:
         InvalidCatalog: a vector is absent, has another length, or holds NaN.
@@ -108,16 +114,17 @@ def build_index(
         wires={tool[1]: row for row, tool in enumerate(tools) if tool[1] != tool[0]},
         classes=classes,
         gate=gate,
-        matrix=_checked_matrix(encoder, matrix, order, starts),
+        matrix=_checked_matrix(encoder, matrix, order, starts, words and words[1]),
         pool_tokens=np.array([tool[4] for tool in tools], dtype=np.int32),
+        lexicon=words and words[0],
     )
 
 
 def _checked_matrix(
-    encoder: str, vectors: F32, order: I32, starts: NDArray[np.int64]
+    encoder: str, vectors: F32, order: I32, starts: NDArray[np.int64], terms: TermRows | None
 ) -> ToolMatrix:
     try:
-        return ToolMatrix(vectors, order, starts)
+        return ToolMatrix(vectors, order, starts, None if terms is None else invert(terms, order))
     except ValueError as error:
         raise InvalidCatalog(
             f"the stored vectors of encoder {encoder} are damaged: {error}"

@@ -1,8 +1,7 @@
 """The catalog: one SQLite file with tools, summaries, preconditions and embeddings.
 
-Every change is one transaction and makes a new epoch; bad input changes nothing.
-Embeddings are keyed by (hash of the summary, encoder), so ingesting again embeds only
-what changed, and vectors of different encoders are never mixed.
+Every change is one transaction and makes a new epoch; bad input changes nothing. Embeddings are
+keyed by (hash of what is embedded, encoder): only what changed is embedded, nothing is mixed.
 """
 
 from __future__ import annotations
@@ -13,13 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ta_fast.calibration import Calibration, read_calibration, write_calibration
+from ta_fast.catalog import definitions
 from ta_fast.catalog.database import Database
-from ta_fast.catalog.definitions import content_hash, definition, read_definition, strict_json
+from ta_fast.catalog.definitions import definition, read_definition, strict_json
 from ta_fast.catalog.facts import check_preconditions
 from ta_fast.catalog.index import ToolIndex, build_index
 from ta_fast.catalog.summaries import summarize
-from ta_fast.encoder import Encoder
+from ta_fast.catalog.views import combined, views
+from ta_fast.encoder import Encoder, shows_tokens
 from ta_fast.errors import InvalidCatalog, UnknownTool
+from ta_fast.lexicon import Lexicon
 from ta_fast.tokens import count_tokens_many
 from ta_fast.types import CatalogChange, Source, Tool
 from ta_fast.wire import pool_line, wire_name
@@ -128,8 +131,8 @@ class Catalog:
         Raises:
             InvalidCatalog: duplicate ids, a bad precondition, an unknown fact; nothing changed.
         """
-        tools = _by_id(sources)
-        hashes = {tool_id: content_hash(tool) for tool_id, (_, tool) in tools.items()}
+        tools = definitions.by_id(sources)
+        hashes = {tool_id: definitions.content_hash(tool) for tool_id, (_, tool) in tools.items()}
         with self._db.writing():
             stored = self._stored([source.name for source in sources])
             changed = [i for i, content in hashes.items() if stored.get(i) != content]
@@ -197,51 +200,80 @@ class Catalog:
                     None if tool.precondition is None else strict_json(tool.precondition),
                     strict_json(tool.annotations),
                     summary,
-                    blake2b(summary.encode(), digest_size=16).digest(),
+                    blake2b("\n".join(views(tool, summary)).encode(), digest_size=16).digest(),
                     line,
                     count,
                 ),
             )
 
     def embed(self, encoder: Encoder, progress: Callable[[int, int], None] | None = None) -> int:
-        """Embed every summary that has no vector by this encoder yet.
+        """Embed every tool that has no vector by this encoder yet; see ``catalog.views``.
 
         Args:
             encoder: Makes the vectors; its ``name`` keys them.
-            progress: Called with (summaries done, summaries to do).
+            progress: Called with (tools done, tools to do).
 
         Returns:
-            Number of summaries embedded. What was done before an interruption is kept.
+            Number of tools embedded. What was done before an interruption is kept.
         """
         with self._db.reading():
             missing = self._db.execute(
-                """SELECT DISTINCT summary_hash, summary FROM tools t WHERE NOT EXISTS
+                """SELECT summary_hash, summary, definition FROM tools t WHERE NOT EXISTS
                    (SELECT 1 FROM embeddings e
-                    WHERE e.summary_hash = t.summary_hash AND e.encoder = ?)""",
+                    WHERE e.summary_hash = t.summary_hash AND e.encoder = ?)
+                   GROUP BY summary_hash ORDER BY position""",
                 (encoder.name,),
             ).fetchall()
         for start in range(0, len(missing), EMBED_CHUNK):
             chunk = missing[start : start + EMBED_CHUNK]
-            vectors = encoder.encode([summary for _, summary in chunk])
-            if vectors.shape != (len(chunk), encoder.dim) or not np.isfinite(vectors).all():
+            texts = [text for _, *row in chunk for text in views(read_definition(row[1]), row[0])]
+            vectors = encoder.encode(texts)
+            if vectors.shape != (len(texts), encoder.dim) or not np.isfinite(vectors).all():
                 raise InvalidCatalog(
                     f"encoder {encoder.name} gave vectors of shape {vectors.shape} for "
-                    f"{len(chunk)} summaries, or NaN; expected finite {(len(chunk), encoder.dim)}"
+                    f"{len(texts)} texts, or NaN; expected finite {(len(texts), encoder.dim)}"
                 )
+            vectors = combined(vectors, len(chunk))
             with self._db.writing():
                 self._db.executemany(
                     "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
                     (
                         (key, encoder.name, vector.astype("<f4").tobytes())
-                        for (key, _), vector in zip(chunk, vectors, strict=True)
+                        for (key, _, _), vector in zip(chunk, vectors, strict=True)
                     ),
                 )
             if progress:
                 progress(start + len(chunk), len(missing))
         return len(missing)
 
-    def snapshot(self, encoder: Encoder) -> ToolIndex:
+    def summary_hashes(self) -> dict[str, str]:
+        """Hash of what is embedded by tool id, in catalog order."""
+        with self._db.reading():
+            rows = self._db.execute("SELECT id, hex(summary_hash) FROM tools ORDER BY position")
+            return dict(rows.fetchall())
+
+    def save_calibration(self, calibration: Calibration) -> None:
+        """Keep a calibration, in place of an earlier one of its encoder and ranking."""
+        content = write_calibration(calibration)
+        with self._db.writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO calibrations VALUES (?, ?, ?)",
+                (calibration.encoder, calibration.ranking, content),
+            )
+
+    def calibrations(self) -> dict[tuple[str, str], Calibration]:
+        """What was learnt, by (encoder, ranking); InvalidCatalog if it cannot be read."""
+        with self._db.reading():
+            rows = self._db.execute("SELECT content FROM calibrations").fetchall()
+        learnt = [read_calibration(content) for (content,) in rows]
+        return {(one.encoder, one.ranking): one for one in learnt}
+
+    def snapshot(self, encoder: Encoder, ranking: str = "dense") -> ToolIndex:
         """An immutable index of the catalog as it is now, for scoring.
+
+        Args:
+            encoder: Whose vectors are taken.
+            ranking: ``dense`` or ``hybrid``; the latter needs a ``TokenEncoder``.
 
         Raises:
             InvalidCatalog: a summary has no vector by this encoder (``embed`` makes them),
@@ -258,17 +290,7 @@ class Catalog:
                    ON e.summary_hash = t.summary_hash AND e.encoder = ? ORDER BY t.position""",
                 (encoder.name,),
             )
-            return build_index(epoch, encoder.name, encoder.dim, rows, vectors)
-
-
-def _by_id(sources: Sequence[Source]) -> dict[str, tuple[str, Tool]]:
-    tools: dict[str, tuple[str, Tool]] = {}
-    for source in sources:
-        for tool in source.tools:
-            if tool.id in tools:
-                owner = tools[tool.id][0]
-                raise InvalidCatalog(
-                    f"tool id {tool.id!r} is defined by {owner} and again by {source.name}"
-                )
-            tools[tool.id] = (source.name, tool)
-    return tools
+            words = None
+            if ranking == "hybrid" and shows_tokens(encoder):
+                words = Lexicon.build(encoder.vocabulary, self.tools(), encoder.rows)
+            return build_index(epoch, encoder.name, encoder.dim, rows, vectors, words)

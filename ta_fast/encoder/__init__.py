@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Protocol, TypeGuard, cast
 
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
+from ta_fast.vocabulary import Vocabulary
 
-__all__ = ["Encoder", "make_encoder"]
+__all__ = ["Encoder", "TokenEncoder", "make_encoder", "shows_tokens"]
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
@@ -48,6 +49,27 @@ class Encoder(Protocol):
             float32 ``[B, D]``; each row has length 1.
         """
         ...
+
+
+class TokenEncoder(Encoder, Protocol):
+    """An encoder that shows its tokens: hybrid scores are made of them.
+
+    One that also has ``encode_rows(rows)``, float32 ``[B, D]``, spares a second tokenising.
+    """
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What its token ids spell."""
+        ...
+
+    def rows(self, texts: Sequence[str]) -> list[bytes]:
+        """Token ids of each text, special tokens included, as the bytes of their int32."""
+        ...
+
+
+def shows_tokens(encoder: Encoder) -> TypeGuard[TokenEncoder]:
+    """Whether an encoder is a ``TokenEncoder``."""
+    return hasattr(encoder, "vocabulary") and hasattr(encoder, "rows")
 
 
 def make_encoder(name: str = "minilm") -> Encoder:

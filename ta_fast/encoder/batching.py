@@ -21,12 +21,12 @@ def ahead(
 ) -> Iterator[tuple[slice, T]]:
     """Which texts each part holds, in order, and what ``tokenise`` makes of it.
 
-    The next parts are under way in other threads when one is handed out.
+    The next parts are under way in other threads when one is handed out. No texts are one part.
     """
-    parts = [slice(i, i + TEXTS_AT_ONCE) for i in range(0, len(texts), TEXTS_AT_ONCE)]
-    if len(parts) == 1:
-        yield parts[0], tokenise(texts)
+    if len(texts) <= TEXTS_AT_ONCE:
+        yield slice(0, len(texts)), tokenise(texts)
         return
+    parts = [slice(i, i + TEXTS_AT_ONCE) for i in range(0, len(texts), TEXTS_AT_ONCE)]
     with ThreadPoolExecutor(AHEAD) as workers:
         started = (workers.submit(tokenise, texts[part]) for part in parts)
         waiting = deque(islice(started, AHEAD))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Literal
 
@@ -20,6 +21,7 @@ from ta_fast.encoder.model_folder import ModelFolder
 from ta_fast.encoder.tokenizer import I32, TextTokenizer, flat, token_count
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
+from ta_fast.vocabulary import Vocabulary
 
 _GRAPHS = 256  # kept; each is a few hundred kilobytes
 
@@ -106,19 +108,36 @@ class GpuEncoder:
 
     def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
         """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        for part, rows in ahead(self._tokenizer.rows, texts):
-            lengths = list(map(token_count, rows))
-            for places in by_length(lengths, self.max_tokens, padded=False):
-                batch = pack([rows[place] for place in places])
-                vectors[[part.start + place for place in places]] = self.forward(batch)
-                if progress:
-                    progress(len(places))
+        parts = [self.encode_rows(rows, progress=progress) for _, rows in ahead(self.rows, texts)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the token ids spell."""
+        return Vocabulary.from_pieces(self._tokenizer.pieces())
+
+    def rows(self, texts: Sequence[str]) -> list[bytes]:
+        """Token ids of each text, cut to ``max_length`` tokens; see `TokenEncoder.rows`."""
+        return self._tokenizer.rows(texts)
+
+    def encode_rows(
+        self, rows: Sequence[bytes], *, progress: Callable[[int], None] | None = None
+    ) -> F32:
+        """Encode texts that are tokens already: float32 ``[B, D]`` of unit rows."""
+        vectors = np.empty((len(rows), self.dim), np.float32)
+        for places in by_length(list(map(token_count, rows)), self.max_tokens, padded=False):
+            vectors[places] = self.forward(self.pack([rows[place] for place in places]))
+            if progress:
+                progress(len(places))
         return vectors
 
     def tokenize(self, texts: Sequence[str]) -> Packed:
         """Texts to one packed batch, each cut to ``max_length`` tokens."""
-        return pack(self._tokenizer.rows(texts))
+        return pack(self.rows(texts))
+
+    def pack(self, rows: Sequence[bytes]) -> Packed:
+        """Lay texts end to end for ``on_device``."""
+        return pack(rows)
 
     def forward(self, tokens: Packed) -> F32:
         """One batch of at most ``max_tokens`` tokens: float32 ``[B, D]``, unit rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +23,7 @@ from ta_fast.encoder.pooling import add_pooling, hidden_output
 from ta_fast.encoder.tokenizer import TextTokenizer, Tokens, pad, token_count
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
+from ta_fast.vocabulary import Vocabulary
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 
@@ -79,19 +81,33 @@ class OnnxEncoder:
 
     def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
         """Encode texts into float32 ``[B, D]`` of unit rows; see `Encoder.encode`."""
-        vectors = np.empty((len(texts), self.dim), np.float32)
+        parts = [self.encode_rows(rows, progress=progress) for _, rows in ahead(self.rows, texts)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the token ids spell."""
+        return Vocabulary.from_pieces(self._tokenizer.pieces())
+
+    def rows(self, texts: Sequence[str]) -> list[bytes]:
+        """Token ids of each text, cut to ``max_length`` tokens; see `TokenEncoder.rows`."""
+        return self._tokenizer.rows(texts)
+
+    def encode_rows(
+        self, rows: Sequence[bytes], *, progress: Callable[[int], None] | None = None
+    ) -> F32:
+        """Encode texts that are tokens already: float32 ``[B, D]`` of unit rows."""
+        vectors = np.empty((len(rows), self.dim), np.float32)
         most = _TOKENS_PER_BATCH[self._device]
-        for part, rows in ahead(self._tokenizer.rows, texts):
-            for places in by_length(list(map(token_count, rows)), most, padded=True):
-                batch = pad([rows[place] for place in places])
-                vectors[[part.start + place for place in places]] = self.forward(batch)
-                if progress:
-                    progress(len(places))
+        for places in by_length(list(map(token_count, rows)), most, padded=True):
+            vectors[places] = self.forward(pad([rows[place] for place in places]))
+            if progress:
+                progress(len(places))
         return vectors
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Texts to one padded batch, each cut to ``max_length`` tokens."""
-        return pad(self._tokenizer.rows(texts))
+        return pad(self.rows(texts))
 
     def forward(self, tokens: Tokens) -> F32:
         """One batch ``[B, S]`` through the model, pooled: float32 ``[B, D]``, unit rows."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from ta_fast.encoder.tokenizer import as_row, listed
 from ta_fast.errors import BackendUnavailable
 from ta_fast.types import F32
+from ta_fast.vocabulary import Vocabulary
 
 _TEXTS_AT_ONCE = 1024  # between two reports of progress
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -49,6 +52,19 @@ class SentenceTransformerEncoder:
             if progress:
                 progress(len(part))
         return np.concatenate(parts)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the token ids spell; AttributeError where the model has no such tokenizer."""
+        return Vocabulary.from_pieces(listed(self._model.tokenizer.get_vocab()))
+
+    def rows(self, texts: Sequence[str]) -> list[bytes]:
+        """Token ids of each text; see `TokenEncoder.rows`."""
+        readable = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
+        limit = self._model.max_seq_length
+        with self._lock:
+            found = self._model.tokenizer(readable, truncation=True, max_length=limit)
+        return [as_row(ids) for ids in found["input_ids"]]
 
     def _encode(self, texts: Sequence[str]) -> F32:
         readable = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,6 +74,10 @@ class TextTokenizer:
                 rows[place] = as_row(encoding.ids)
         return rows
 
+    def pieces(self) -> list[str]:
+        """What each token id is in the tokenizer's file; "" for an id without a piece."""
+        return listed(self._tokenizer.get_vocab())
+
     def _of_words(self, text: str) -> bytes:
         """The row of a plain ASCII text, from its words'; empty where that is not to be had.
 
@@ -94,6 +98,14 @@ class TextTokenizer:
     def _readable(self, text: str) -> str:
         text = text[: self._characters]
         return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def listed(ids: Mapping[str, int]) -> list[str]:
+    """Pieces by id, "" where there is none, of ids by piece."""
+    pieces = [""] * (max(ids.values(), default=-1) + 1)
+    for piece, place in ids.items():
+        pieces[place] = piece
+    return pieces
 
 
 def as_row(ids: Sequence[int]) -> bytes:

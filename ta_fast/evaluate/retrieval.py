@@ -8,7 +8,6 @@ from math import log2
 
 import numpy as np
 
-from ta_fast.encoder import Encoder
 from ta_fast.evaluate.queries import Query
 from ta_fast.snapshot import Snapshot
 from ta_fast.types import TopK
@@ -37,33 +36,28 @@ class Metrics:
 
 def rank(
     snapshot: Snapshot,
-    encoder: Encoder,
     queries: Sequence[Query],
     progress: Callable[[int], None] | None = None,
 ) -> TopK:
     """The first ten tools of every query, no threshold, everything allowed.
 
     Args:
-        snapshot: What is ranked.
-        encoder: Of the same vectors.
+        snapshot: What is ranked, and how.
         queries: The Q queries.
         progress: Called with the number of queries just done.
 
     Returns:
         Scores and catalog rows ``[Q, 10]``.
     """
-    everything = np.full(
-        (1, (snapshot.index.gate.n_classes + 31) // 32), 0xFFFFFFFF, dtype=np.uint32
-    )
+    everything = np.full((1, snapshot.index.matrix.n_words), 0xFFFFFFFF, dtype=np.uint32)
     parts = []
     for start in range(0, len(queries), CHUNK):
-        chunk = queries[start : start + CHUNK]
-        vectors = encoder.encode([query.text for query in chunk])
-        floor = np.full(len(chunk), -np.inf, dtype=np.float32)
-        allowed = np.repeat(everything, len(chunk), axis=0)
-        parts.append(snapshot.scorer.topk(vectors, allowed, DEPTH, floor))
+        texts = [query.text for query in queries[start : start + CHUNK]]
+        floor = np.full(len(texts), -np.inf, dtype=np.float32)
+        allowed = np.repeat(everything, len(texts), axis=0)
+        parts.append(snapshot.pipeline.route(texts, allowed, DEPTH, floor).top)
         if progress:
-            progress(len(chunk))
+            progress(len(texts))
     return TopK(np.concatenate([p.scores for p in parts]), np.concatenate([p.rows for p in parts]))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ta_fast import Catalog, Tool
+from ta_fast.catalog.views import VIEWS, views
 from ta_fast.errors import InvalidCatalog, UnknownTool
 from ta_fast.testing import HashingEncoder
 from ta_fast.types import F32, Source
@@ -68,7 +69,7 @@ def test_record_of_overrides_stays_until_it_is_changed() -> None:
 
 
 def test_only_what_changed_is_embedded(tmp_path: Path) -> None:
-    """Vectors are keyed by summary and encoder, and survive the process."""
+    """Vectors are keyed by a tool's views and the encoder, and survive the process."""
     encoder = CountingEncoder()
     with Catalog(tmp_path / "c.db") as catalog:
         catalog.replace([source(tool("a"), tool("b"))])
@@ -77,11 +78,29 @@ def test_only_what_changed_is_embedded(tmp_path: Path) -> None:
         assert catalog.embed(encoder) == 0
         catalog.replace([source(tool("a"), tool("b", "Sends mail."))])
         assert catalog.embed(encoder) == 1
-        assert encoder.texts == 3
+        assert encoder.texts == 3 * VIEWS
         other = CountingEncoder(dim=32)
         assert catalog.embed(other) == 2
         assert catalog.snapshot(other).matrix.vectors.shape == (2, 32)
         assert catalog.snapshot(encoder).matrix.vectors.shape == (2, 64)
+
+
+def test_older_file_is_embedded_anew(tmp_path: Path) -> None:
+    """A file whose vectors are of summaries alone keeps its tools and loses those vectors."""
+    path, encoder = tmp_path / "old.db", HashingEncoder()
+    tools = tool("a"), tool("b")
+    with Catalog(path) as catalog:
+        catalog.replace([source(*tools)])
+        catalog.embed(encoder)
+        expected = catalog.snapshot(encoder).matrix.vectors
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE embeddings SET vector = zeroblob(256)")
+        raw.execute("UPDATE tools SET summary_hash = x'00' || summary_hash")
+        raw.execute("PRAGMA user_version = 2")
+    raw.close()
+    with Catalog(path) as catalog:
+        assert catalog.embed(encoder) == 2
+        assert np.array_equal(catalog.snapshot(encoder).matrix.vectors, expected)
 
 
 def test_snapshot_is_of_one_moment() -> None:
@@ -99,7 +118,10 @@ def test_snapshot_is_of_one_moment() -> None:
     assert index.epoch == 1
     for place, row in enumerate(index.matrix.rows):
         summary = {0: "a: Does a thing.", 1: "b: Sends.", 2: "c: Reads."}[int(row)]
-        assert np.allclose(index.matrix.vectors[place], encoder.encode([summary])[0])
+        texts = views(tool(summary[0], summary[3:]), summary)
+        mean = encoder.encode(texts).mean(axis=0)
+        expected = mean / np.linalg.norm(mean)
+        assert np.allclose(index.matrix.vectors[place], expected, atol=1e-6)
     allowed = index.allowed_rows(index.gate.allowed(frozenset()))
     assert allowed.tolist() == [True, False, True]
     assert index.permits(index.gate.allowed(frozenset({"scope:x"})), 1)
