@@ -262,7 +262,7 @@ class ToolAttention:
         if snapshot.judge is not None and routed.queries is not None:
             scores = np.where(permitted, scores, -np.inf)[:, first].astype(np.float32)
             best = np.where(permitted, rows, -1)[:, first].astype(np.int32)
-            judged = snapshot.judge(scores, best, routed.queries, routed.terms)
+            judged = snapshot.judge(scores, best, routed.queries, routed.words)
             fit, abstained = float(judged.fit[0]), bool(judged.abstained[0])
         chosen = rank is not None and rank <= turn.top_k and score >= turn.threshold
         promoted = (chosen and not abstained) or (pinned and gate.allowed)

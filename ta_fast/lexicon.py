@@ -69,27 +69,26 @@ class Lexicon:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def turns(self, rows: Sequence[bytes]) -> TermRows:
-        """The terms of B turns, each counted once.
+    def read(self, rows: Sequence[bytes]) -> tuple[TermRows, I32]:
+        """The terms of B turns, each counted once; and how many words they have.
 
         Args:
             rows: The bytes of each turn's int32 token ids, special tokens included.
+
+        Returns:
+            The terms, and ``[B, 2]``: words as often as they are said, and of those the
+            ones that no tool has.
         """
         ids, starts = _end_to_end(rows)
-        _, terms, owners = self._terms(ids, starts)
-        known = terms >= 0
-        pairs = np.unique(owners[known] * len(self) + terms[known])
-        owners, found = np.divmod(pairs, max(1, len(self)))
-        ones = np.ones(len(found), np.int32)
-        return TermRows(_offsets(owners, len(rows)), found.astype(np.int32), ones)
-
-    def words(self, rows: Sequence[bytes]) -> I32:
-        """How many words each turn has, and how many of them no tool has: ``[B, 2]``."""
-        ids, starts = _end_to_end(rows)
         keys, terms, owners = self._terms(ids, starts)
-        kinds = np.stack((keys != NOTHING, (keys != NOTHING) & (terms < 0)))
-        counts = [np.bincount(owners[kind], minlength=len(rows)) for kind in kinds]
-        return np.stack(counts, axis=1).astype(np.int32)
+        word, known = keys != NOTHING, terms >= 0
+        pairs = np.unique(owners[known] * len(self) + terms[known])
+        owner, found = np.divmod(pairs, max(1, len(self)))
+        ones = np.ones(len(found), np.int32)
+        turns = TermRows(_offsets(owner, len(rows)), found.astype(np.int32), ones)
+        words = np.bincount(owners[word], minlength=len(rows))
+        unknown = np.bincount(owners[word & ~known], minlength=len(rows))
+        return turns, np.stack((words, unknown), axis=1).astype(np.int32)
 
     def _terms(self, ids: I32, starts: I64) -> tuple[U64, I32, I64]:
         """Of each of T tokens the word that begins there, its term or -1, and its turn."""

@@ -33,12 +33,14 @@ class Prepared:
         rows: Their token ids; None where the encoder does not show them.
         packed: The same end to end, for an encoder that leaves its vectors on a GPU.
         terms: Their terms; None for dense scores.
+        words: How many words each has, and how many of them no tool has, ``[B, 2]``.
     """
 
     texts: Sequence[str]
     rows: Sequence[bytes] | None = None
     packed: Any = None
     terms: TermRows | None = None
+    words: I32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,14 @@ class Routed:
 
     ``queries`` are the embeddings ``[B, D]``, None where they stayed on a GPU. ``seconds`` has
     ``prepare`` (what was not done ahead), and ``encode`` and ``score``, or ``route`` where they
-    are one. ``terms`` says how many words a turn has and how many of them no tool has, ``[B, 2]``;
-    None for dense scores, or where nobody asked.
+    are one. ``words`` says how many words a turn has and how many of them no tool has, ``[B, 2]``;
+    None for dense scores.
     """
 
     top: TopK
     queries: F32 | None
     seconds: dict[str, float]
-    terms: I32 | None = None
+    words: I32 | None = None
 
 
 class Pipeline:
@@ -83,7 +85,7 @@ class Pipeline:
             allowed: Allowed gate classes, uint32 ``[B, ceil(G/32)]``.
             k: At least 1.
             threshold: Least scores, float32 ``[B]``.
-            vectors: The embeddings are wanted on the host, and the turns' words counted.
+            vectors: The embeddings are wanted on the host.
         """
         parts: list[Routed] = []
         started = perf_counter()
@@ -100,8 +102,8 @@ class Pipeline:
             return Prepared(texts)
         rows = self._encoder.rows(texts)
         packed = self._encoder.pack(rows) if self.on_device else None
-        terms = None if self._lexicon is None else self._lexicon.turns(rows)
-        return Prepared(texts, rows, packed, terms)
+        terms, words = (None, None) if self._lexicon is None else self._lexicon.read(rows)
+        return Prepared(texts, rows, packed, terms, words)
 
     def run(
         self, prepared: Prepared, allowed: U32, k: int, threshold: F32, *, vectors: bool = False
@@ -111,15 +113,12 @@ class Pipeline:
         terms = () if prepared.terms is None else (prepared.terms,)
         if self.on_device and not vectors and len(prepared.texts):
             top = self._on_device(prepared, allowed, k, threshold)
-            return Routed(top, None, {"route": perf_counter() - started})
+            return Routed(top, None, {"route": perf_counter() - started}, prepared.words)
         queries = self._encode(prepared)
         encoded = perf_counter()
         top = self._scorer.topk(queries, allowed, k, threshold, *terms)
         seconds = {"encode": encoded - started, "score": perf_counter() - encoded}
-        words = None
-        if vectors and self._lexicon is not None and prepared.rows is not None:
-            words = self._lexicon.words(prepared.rows)
-        return Routed(top, queries, seconds, words)
+        return Routed(top, queries, seconds, prepared.words)
 
     def _encode(self, prepared: Prepared) -> F32:
         if prepared.rows is not None and hasattr(self._encoder, "encode_rows"):
@@ -146,7 +145,7 @@ def _stacked(tops: Sequence[TopK]) -> TopK:
 def _joined(parts: Sequence[Routed]) -> Routed:
     """One answer of several parts, in order; their seconds added up."""
     queries = [part.queries for part in parts if part.queries is not None]
-    words = [part.terms for part in parts if part.terms is not None]
+    words = [part.words for part in parts if part.words is not None]
     return Routed(
         _stacked([part.top for part in parts]),
         np.concatenate(queries) if queries else None,

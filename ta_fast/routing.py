@@ -69,7 +69,7 @@ def _judged(
     everything = np.full(len(turns), -np.inf, dtype=np.float32)
     routed = snapshot.pipeline.route(texts, allowed, k, everything, vectors=True)
     top, queries = routed.top, cast(F32, routed.queries)
-    judgement = judge(top.scores, top.rows, queries, routed.terms)
+    judgement = judge(top.scores, top.rows, queries, routed.words)
     thresholds = np.array([[turn.threshold] for turn in turns], dtype=np.float32)
     limits = np.array([[turn.top_k] for turn in turns])
     kept = (top.scores >= thresholds) & (top.rows >= 0) & (np.arange(k) < limits)

@@ -56,7 +56,7 @@ def build(*tools: Tool) -> tuple[Lexicon, TermRows]:
 def shared(tool: Tool, text: str) -> int:
     """How many terms a turn shares with one tool of two."""
     lexicon, rows = build(tool, Tool("other", "other"))
-    turn = lexicon.turns(tokenize([text]))
+    turn = lexicon.read(tokenize([text]))[0]
     turn.check()
     return len(set(turn.terms) & set(rows.part(0, 1).terms))
 
@@ -97,28 +97,32 @@ def test_turns_alone_and_in_a_batch(turns: list[list[str]]) -> None:
     """A turn's terms and words do not depend on its batch."""
     lexicon, _ = build(Tool("a", "readFile", "the city forecast"), Tool("b", "send_mail"))
     rows = tokenize([" ".join(words) for words in turns])
-    batch, words = lexicon.turns(rows), lexicon.words(rows)
+    batch, words = lexicon.read(rows)
     batch.check()
     assert len(batch) == len(words) == len(turns)
     assert set(batch.values.tolist()) <= {1}
     for place, row in enumerate(rows):
-        assert same(batch.part(place, place + 1), lexicon.turns([row]))
-        assert words[place].tolist() == lexicon.words([row])[0].tolist()
+        alone, count = lexicon.read([row])
+        assert same(batch.part(place, place + 1), alone)
+        assert words[place].tolist() == count[0].tolist()
 
 
 def test_words_and_those_of_no_tool_are_counted() -> None:
     """Stop words and punctuation are no words; a word counts as often as it is said."""
     lexicon, _ = build(Tool("a", "readFile"), Tool("b", "send_mail"))
-    found = lexicon.words(tokenize(["read the file", "send mails. the weather, weather", "the ."]))
+    texts = ["read the file", "send mails. the weather, weather", "the ."]
+    _, found = lexicon.read(tokenize(texts))
     assert found.tolist() == [[2, 0], [4, 2], [0, 0]]
 
 
 def test_a_turn_counts_a_word_once_and_drops_what_no_tool_has() -> None:
     """Repetition, stop words and words of no tool leave no trace."""
     lexicon, _ = build(Tool("a", "send_mail"), Tool("b", "weather"))
-    plain = lexicon.turns(tokenize(["send mail"]))
+    plain = lexicon.read(tokenize(["send mail"]))[0]
     assert plain.terms.size == 2
-    assert same(plain, lexicon.turns(tokenize(["mail, send the unheard mail . folder mails send"])))
+    assert same(
+        plain, lexicon.read(tokenize(["mail, send the unheard mail . folder mails send"]))[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,11 +172,11 @@ def test_odd_schemas_do_no_harm(schema: dict[str, object]) -> None:
 def test_nothing_at_all() -> None:
     """No tools, tools without a word, no turns, and empty turns."""
     lexicon, rows = build()
-    assert (len(lexicon), len(rows), len(lexicon.turns([]))) == (0, 0, 0)
-    assert lexicon.turns([*tokenize(["read the file"]), b""]).offsets.tolist() == [0, 0, 0]
+    assert (len(lexicon), len(rows), len(lexicon.read([])[0])) == (0, 0, 0)
+    assert lexicon.read([*tokenize(["read the file"]), b""])[0].offsets.tolist() == [0, 0, 0]
     lexicon, rows = build(Tool("a", "..."), Tool("b", ""), Tool("c", "read"))
     assert np.diff(rows.offsets).tolist() == [0, 0, 1]
-    assert np.diff(lexicon.turns([b"", *tokenize(["read"]), b""]).offsets).tolist() == [0, 1, 0]
+    assert np.diff(lexicon.read([b"", *tokenize(["read"]), b""])[0].offsets).tolist() == [0, 1, 0]
 
 
 def test_what_every_tool_has_weighs_nothing() -> None:
@@ -201,7 +205,7 @@ def test_related_tools_share_more() -> None:
         Tool("issue", "list_issues", "list the issues shown on a branch"),
     ]
     lexicon, rows = build(*tools)
-    turns = lexicon.turns(tokenize(["the weather in my city", "mail it to him", "which issue"]))
+    turns = lexicon.read(tokenize(["the weather in my city", "mail it to him", "which issue"]))[0]
     weights, counts = (np.zeros((3, len(lexicon)), np.int64) for _ in range(2))
     for row in range(3):
         part, turn = rows.part(row, row + 1), turns.part(row, row + 1)

@@ -126,12 +126,12 @@ def test_hybrid_answers_are_those_of_the_reference() -> None:
         np.testing.assert_array_equal(alone.scores[0], batch.scores[b])
 
 
-def test_words_are_counted_when_vectors_are_wanted() -> None:
+def test_words_are_counted() -> None:
     """How many words a turn has, and how many of them no tool has; none for dense scores."""
     host, _, texts, allowed, threshold = setup(30, "hybrid")
     routed = host.route(texts, allowed, 5, threshold, vectors=True)
-    assert routed.terms is not None
-    assert routed.terms[0].tolist() == [2, 0]
-    assert routed.terms[20].tolist() == [2, 1]  # word20 is of no tool
+    assert routed.words is not None
+    assert routed.words[0].tolist() == [2, 0]
+    assert routed.words[20].tolist() == [2, 1]  # word20 is of no tool
     dense, _, *operands = setup(30)
-    assert dense.route(operands[0], operands[1], 5, operands[2], vectors=True).terms is None
+    assert dense.route(operands[0], operands[1], 5, operands[2], vectors=True).words is None

@@ -136,7 +136,7 @@ def _collect(
     found = best_tools(snapshot, texts, _CANDIDATES, progress)
     nowhere = best_tools(snapshot, BACKGROUND, DEPTH)
     background = cast(F32, nowhere.queries).astype(np.float64).mean(axis=0)
-    turn = turn_features(cast(F32, found.queries), background, found.terms)
+    turn = turn_features(cast(F32, found.queries), background, found.words)
     samples = _samples(snapshot, queries, found.top, turn)
     if len(queries) - gold < MIN_QUERIES:
         without = _without_gold(snapshot, queries, found.top, samples)
@@ -174,7 +174,7 @@ def _samples(snapshot: Snapshot, queries: Sequence[Query], top: TopK, turn: F64)
     golden = [_gold_rows(snapshot, query) for query in queries]
     right = np.array([np.isin(r, gold) for r, gold in zip(rows, golden, strict=True)])
     fits = np.array([bool(query.gold) for query in queries])
-    folds = np.arange(len(queries)) % FOLDS
+    folds = np.random.default_rng(0).permutation(len(queries)) % FOLDS
     return _Samples(top.scores[:, :DEPTH], rows, turn, fits, right, np.ones(len(fits)), folds)
 
 
@@ -205,7 +205,7 @@ def _without_gold(
 
 def _of_background(found: Routed, queries: int) -> _Samples:
     top, vectors = found.top, cast(F32, found.queries).astype(np.float64)
-    turn = turn_features(vectors, vectors.mean(axis=0), found.terms)
+    turn = turn_features(vectors, vectors.mean(axis=0), found.words)
     # Its background is that of the others, or it would be told by its own share in the mean.
     turn[:, 0] = (len(turn) * turn[:, 0] - 1) / (len(turn) - 1)
     nothing = np.zeros(top.rows.shape, dtype=np.bool_)

@@ -100,7 +100,7 @@ def fit_of(
         own = [[rows[tool] for tool in tools] for tools in candidates]
         kept = np.array([np.isin(r, mine) for r, mine in zip(top.rows, own, strict=True)])
         top = first_kept(top, kept, 2)
-    return judge(top.scores, top.rows, cast(F32, found.queries), found.terms).fit
+    return judge(top.scores, top.rows, cast(F32, found.queries), found.words).fit
 
 
 def best_tools(
@@ -129,8 +129,8 @@ def best_tools(
     scores = np.concatenate([part.top.scores for part in parts])
     rows = np.concatenate([part.top.rows for part in parts])
     queries = np.concatenate([cast(F32, part.queries) for part in parts])
-    terms = [part.terms for part in parts if part.terms is not None]
-    return Routed(TopK(scores, rows), queries, {}, np.concatenate(terms) if terms else None)
+    words_of = [part.words for part in parts if part.words is not None]
+    return Routed(TopK(scores, rows), queries, {}, np.concatenate(words_of) if words_of else None)
 
 
 def first_kept(top: TopK, kept: NDArray[np.bool_], depth: int) -> TopK:
