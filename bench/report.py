@@ -78,8 +78,9 @@ Times = dict[Shape, dict[str, float]]
 
 
 def load(folder: Path) -> dict[str, Document]:
-    """Every result of the folder, by the file's name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """Every GPU result of the folder, by the file's name; not those of bench.quality."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return {name: document for name, document in found.items() if name != "quality"}
 
 
 def scoring_times(documents: Mapping[str, Document]) -> Times:

@@ -1,0 +1,204 @@
+"""The paper's tables on the testbed: definitions, methods, ablations, and what recall lacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import fmean
+
+from bench.quality_bed import READINGS, Bed, Row, all_turns, summaries_of
+from ta_fast.evaluate.testbed.cli_client import CommandHelp, cli_discovery
+from ta_fast.evaluate.testbed.exposure import Exposure
+from ta_fast.evaluate.testbed.measures import utilisation
+from ta_fast.evaluate.testbed.methods import (
+    ANY_SCORE,
+    DEFAULT_CHOICE,
+    Choice,
+    all_schemas,
+    make_attention,
+    most_used,
+    nearest,
+    promote,
+    static,
+    tool_attention,
+)
+from ta_fast.evaluate.testbed.tfidf import TfidfEncoder
+from ta_fast.evaluate.testbed.tools import PAPER_MEANS, PAPER_TOTAL, schema_tokens
+from ta_fast.types import Tool
+
+WISHED_REDUCTION, WISHED_RECALL = 0.95, 0.95
+KS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 80)
+THRESHOLDS = (ANY_SCORE, 0.10, 0.15, 0.20, 0.25, 0.28, 0.32)
+
+
+def definitions(bed: Bed) -> Row:
+    """The tools' schema sizes beside the paper's."""
+    rows = []
+    for server, paper in PAPER_MEANS.items():
+        sizes = [schema_tokens(tool) for tool in bed.tools if tool.server == server]
+        rows.append({"server": server, "tools": len(sizes), "tokens": fmean(sizes), "paper": paper})
+    total = sum(schema_tokens(tool) for tool in bed.tools)
+    return {
+        "servers": rows,
+        "total": total,
+        "paper_total": PAPER_TOTAL,
+        "sent": bed.everything,
+        "tasks": len(bed.tasks),
+        "turns": len(bed.turns),
+        "intents": len({turn.intent for turn in bed.turns}),
+        "permitted": fmean(len(bed.permits.permitted(turn.facts)) for turn in bed.turns),
+    }
+
+
+def methods(bed: Bed) -> dict[str, list[Row]]:
+    """The main table, in every reading of the tasks."""
+    return {reading: _methods(bed, reading) for reading in READINGS}
+
+
+def _methods(bed: Bed, reading: str) -> list[Row]:
+    tasks = bed.read(reading)
+    turns = all_turns(tasks)
+    rows = [
+        bed.row("B1", all_schemas(bed.arrays, turns)),
+        bed.row("B2", static(bed.arrays, turns, most_used(bed.held_out))),
+        bed.row("B3", nearest(bed.attention("dense", gated=False), bed.arrays, turns)),
+        bed.row("B4", cli_discovery(CommandHelp(bed.tools), tasks)),
+    ]
+    for ranking in bed.rankings:
+        ranked = bed.ranked(ranking, reading)
+        chosen = choices(bed, ranking, reading)
+        for name, choice in {"default": DEFAULT_CHOICE, **chosen}.items():
+            if choice is None:
+                continue
+            row = bed.row(f"Tool Attention, {ranking}, {name}", bed.cut(ranked, choice))
+            rows.append({**row, "top_k": choice.top_k, "threshold": choice.threshold})
+    return rows
+
+
+def choices(bed: Bed, ranking: str, reading: str) -> dict[str, Choice | None]:
+    """Choices of k and the threshold as the held-out tasks suggest them.
+
+    ``tokens``: the best recall with the wished reduction. ``recall``: the fewest tokens with
+    the wished recall; None if no choice has it.
+    """
+    ranked = bed.ranked(ranking, reading, held_out=True)
+    tried = []
+    for k in KS:
+        for threshold in THRESHOLDS:
+            choice = Choice(k, threshold)
+            row = bed.row("", bed.cut(ranked, choice), bed.held_out)
+            tried.append((choice, row["reduction"], row["recall"]))
+    short = [t for t in tried if t[1] >= WISHED_REDUCTION]
+    right = [t for t in tried if t[2] >= WISHED_RECALL]
+    return {
+        "tokens": max(short, key=lambda t: t[2])[0],
+        "recall": max(right, key=lambda t: t[1])[0] if right else None,
+    }
+
+
+def curves(bed: Bed) -> list[Row]:
+    """Recall against tokens for every k without a threshold, by ranking and reading."""
+    rows = []
+    for ranking in bed.rankings:
+        for reading in READINGS:
+            ranked = bed.ranked(ranking, reading)
+            points = []
+            for k in KS:
+                row = bed.row("", bed.cut(ranked, Choice(k, ANY_SCORE)))
+                points.append({"k": k, "steady": row["steady"], "recall": row["recall"]})
+            rows.append({"ranking": ranking, "reading": reading, "points": points})
+    return rows
+
+
+def ablations(bed: Bed) -> list[Row]:
+    """What each part contributes, at the paper's defaults but for the one that is changed."""
+    ranked, loose = bed.ranked(), bed.ranked(gated=False)
+    rows = [
+        bed.row(
+            f"as it is: {bed.ranking}, k = 10, threshold 0.28", bed.cut(ranked, DEFAULT_CHOICE)
+        ),
+        bed.row("no gate", bed.cut(loose, DEFAULT_CHOICE)),
+        bed.row("summaries alone, no schema", _summaries_only(bed)),
+        bed.row("no lazy loading: all permitted schemas", _all_permitted(bed)),
+    ]
+    rows += [bed.row(f"k = {k}", bed.cut(ranked, Choice(top_k=k))) for k in (5, 20)]
+    rows += [
+        bed.row(f"threshold {threshold:.2f}", bed.cut(ranked, Choice(threshold=threshold)))
+        for threshold in (0.15, 0.40)
+    ]
+    rows += [
+        bed.row("no threshold", bed.cut(ranked, Choice(threshold=ANY_SCORE))),
+        bed.row("no threshold, no gate", bed.cut(loose, Choice(threshold=ANY_SCORE))),
+        bed.row(
+            "no threshold, with the words of the two turns before",
+            tool_attention(
+                bed.attention(), bed.arrays, bed.turns, Choice(threshold=ANY_SCORE, context=True)
+            ),
+        ),
+    ]
+    rows += _encoders(bed)
+    for ranking in bed.rankings:
+        if ranking != bed.ranking:
+            others = bed.ranked(ranking)
+            rows.append(bed.row(f"ranking {ranking}", bed.cut(others, DEFAULT_CHOICE)))
+            no_threshold = bed.cut(others, Choice(threshold=ANY_SCORE))
+            rows.append(bed.row(f"ranking {ranking}, no threshold", no_threshold))
+    return rows
+
+
+def _summaries_only(bed: Bed) -> list[Exposure]:
+    return [Exposure((), 0, promotion.pool_tokens) for promotion in bed.ranked()]
+
+
+def _all_permitted(bed: Bed) -> list[Exposure]:
+    order = {tool: place for place, tool in enumerate(bed.ids)}
+    shown = [tuple(sorted(promotion.ids, key=order.__getitem__)) for promotion in bed.ranked()]
+    return [
+        Exposure(ids, bed.arrays.count(ids), promotion.pool_tokens)
+        for ids, promotion in zip(shown, bed.ranked(), strict=True)
+    ]
+
+
+def _encoders(bed: Bed) -> list[Row]:
+    """TF-IDF, the paper's other encoder."""
+    encoder = TfidfEncoder(summaries_of(bed.tools))
+    attention = make_attention(bed.tools, encoder)
+    ranked = promote(attention, bed.turns, Choice(len(bed.tools), ANY_SCORE))
+    return [
+        bed.row("TF-IDF", bed.cut(ranked, DEFAULT_CHOICE)),
+        bed.row("TF-IDF, no threshold", bed.cut(ranked, Choice(threshold=ANY_SCORE))),
+    ]
+
+
+def reasons(bed: Bed) -> list[Row]:
+    """Recall of the ten best permitted tools, where more and more is said or embedded."""
+    choice = Choice(threshold=ANY_SCORE)
+    described = [replace(tool, summary=_with_server(tool)) for tool in bed.tools]
+    attention = make_attention(described, bed.encoder, ranking=bed.ranking)
+    rows = []
+    for reading in READINGS:
+        turns = all_turns(bed.read(reading))
+        for ranking in bed.rankings:
+            shown = bed.cut(bed.ranked(ranking, reading), choice)
+            rows.append(bed.row(f"{reading}; {ranking}", shown))
+        shown = tool_attention(attention, bed.arrays, turns, choice)
+        rows.append(
+            bed.row(f"{reading}; {bed.ranking}, summaries begin with the server's name", shown)
+        )
+    return rows
+
+
+def _with_server(tool: Tool) -> str:
+    return f"{tool.name}: {tool.server}. {tool.description}"
+
+
+def utilisations(bed: Bed) -> list[Row]:
+    """Utilisation at turn 30 under other assumptions about the conversation's growth."""
+    turns = bed.turns
+    shown = {
+        "B1": all_schemas(bed.arrays, turns),
+        "Tool Attention": bed.cut(bed.ranked(), DEFAULT_CHOICE),
+    }
+    return [
+        {"per_turn": per_turn, **{m: utilisation(bed.tasks, e, per_turn) for m, e in shown.items()}}
+        for per_turn in (250, 500, 1_000)
+    ]
