@@ -1,207 +1,185 @@
 # mypy: ignore-errors
 # Triton compiles these functions; their arguments are pointers, block sizes and scalars.
-"""The second kernel of the Triton path: from group maxima to the exact k best tools."""
+"""The last kernel of the Triton path: from maxima to the exact k best tools.
+
+Each step narrows: sets of tops -> tiles -> groups -> tools -> exact scores -> keys. What
+passes one step is packed, and opened a few at a time by the next.
+"""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from ta_fast_kernels.triton_kernels import TILE, _position
+from ta_fast_kernels.triton_exact import NO_KEY, _error, _keys, _merge, _write
+from ta_fast_kernels.triton_kernels import NEVER, NEVER_WORD, TILE, TOPS, _position
 
-LOWEST = tl.constexpr(-3.0e38)
-NO_KEY = tl.constexpr(-(2**63))
-
-
-@triton.jit
-def _ordered(score):
-    """Integers in the order of the floats (no NaN)."""
-    bits = score.to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+LARGEST = tl.constexpr(3.0e38)
 
 
 @triton.jit
-def _kth_largest(values, k, LANES: tl.constexpr, K: tl.constexpr):
-    """A lower bound of the k-th largest float: the k-th largest maximum of sets, or -inf."""
-    SETS: tl.constexpr = min(LANES, max(128, 4 * K))
-    i = tl.arange(0, SETS)
-    top = tl.max(tl.reshape(values, [LANES // SETS, SETS]), axis=0)
-    above = top[None, :] > top[:, None]
-    above |= (top[None, :] == top[:, None]) & (i[None, :] < i[:, None])
-    place = tl.sum(above.to(tl.int32), axis=1)
-    return tl.max(tl.where(place == k - 1, top, float("-inf")), axis=0)
+def _pack(packed, values, places, hit):
+    """Write the values that hit at their places; whoever reads ``packed`` sees them."""
+    tl.debug_barrier()  # all have read what was there before
+    tl.store(packed + places, values, mask=hit)
+    tl.debug_barrier()
 
 
 @triton.jit
-def _scores(queries, tools, b, position, use, error, D: tl.constexpr, ROWS: tl.constexpr):
-    """The specified score of ``ROWS`` stored tools.
-
-    A float64 sum in any order and the specified one are within the margin of the exact one.
-    If both ends round to one float32, that is the score; else halves are added to halves.
-    """
-    WIDTH: tl.constexpr = triton.next_power_of_2(D)
-    d = tl.arange(0, WIDTH)
-    query = tl.load(queries + b.to(tl.int64) * D + d, mask=d < D, other=0.0).to(tl.float64)
-    row = tools + position.to(tl.int64)[:, None] * D + d[None, :]
-    terms = tl.load(row, mask=use[:, None] & (d < D)[None, :], other=0.0).to(tl.float64)
-    terms = terms * query[None, :]
-    total = tl.sum(terms, axis=1)
-    margin = error.to(tl.float64) * 2.0**-30
-    score = (total + margin).to(tl.float32)
-    unsure = use & ((total - margin).to(tl.float32) != score)
-    if tl.max(unsure.to(tl.int32), axis=0) > 0:
-        half = terms
-        for i in tl.static_range(WIDTH.bit_length() - 1):
-            half = tl.sum(tl.reshape(half, [ROWS, 2, WIDTH >> (i + 1)]), axis=1)
-        score = tl.reshape(half, [ROWS]).to(tl.float32)
-    return tl.where(score == 0, 0.0, score)  # no negative zero
+def _pack_hits(packed, values, hit):
+    """Write the values that hit, one after another. How many are they?"""
+    one = hit.to(tl.int32)
+    _pack(packed, values, tl.cumsum(one, axis=0) - 1, hit)
+    return tl.sum(one, axis=0)
 
 
 @triton.jit
-def _settle(
-    queries, tools, rows, found, keys, best, b, n_found, some, threshold, error,
-    D: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, MERGE: tl.constexpr,
+def _unpack(packed, first, n, SLOTS: tl.constexpr):
+    """Values from ``first`` on: ``[SLOTS]``; -1 beyond the last."""
+    i = first + tl.arange(0, SLOTS)
+    return tl.load(packed + i, mask=i < n, other=-1)
+
+
+@triton.jit
+def _at(i, b, n_turns, WIDE: tl.constexpr):
+    """Where entry i of turn b is in ``[entries / WIDE, turns, WIDE]``."""
+    return ((i // WIDE).to(tl.int64) * n_turns + b) * WIDE + i % WIDE
+
+
+@triton.jit
+def _greatest(word):
+    """The maximum in the upper half of a word."""
+    return (word & -65536).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _entry(words, tops, i, b, n_turns, use, GROUP: tl.constexpr, TILES: tl.constexpr):
+    """The greatest of tile i, or (not ``TILES``) of group i."""
+    if TILES:
+        top = tl.load(tops + _at(i, b, n_turns, TOPS), mask=use, other=NEVER).to(tl.float32)
+    else:
+        at = _at(i, b, n_turns, TILE // GROUP)
+        top = _greatest(tl.load(words + at, mask=use, other=NEVER_WORD))
+    return top
+
+
+@triton.jit
+def _flat(values, hit):
+    SIZE: tl.constexpr = values.shape[0] * values.shape[1]
+    return tl.reshape(values, [SIZE]), tl.reshape(hit, [SIZE])
+
+
+@triton.jit
+def _set_tops(
+    words, tops, b, n_turns, n,
+    SETS: tl.constexpr, FAN: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """Score the found positions exactly; merge them into the K best keys. Are there any now?
-
-    A key is the score's order and the row's, in 64 bits: larger is better, no two are equal.
-    Its place is the number of keys above it.
-    """
-    tl.debug_barrier()
-    for first in range(0, n_found, ROWS):
-        i = first + tl.arange(0, ROWS)
-        use = i < n_found
-        position = tl.load(found + i, mask=use, other=0)
-        row = tl.load(rows + position, mask=use, other=0)
-        score = _scores(queries, tools, b, position, use, error, D, ROWS)
-        key = (_ordered(score).to(tl.int64) << 32) | (0x7FFFFFFF - row).to(tl.int64)
-        tl.store(keys + i, tl.where(score >= threshold, key, NO_KEY), mask=use)
-    tl.debug_barrier()
-    i = tl.arange(0, MERGE)
-    for first in range(0, n_found, MERGE - K):
-        new = first + i - K
-        key = tl.load(keys + new, mask=(i >= K) & (new < n_found), other=NO_KEY)
-        key = tl.maximum(key, tl.load(best + i, mask=(i < K) & (some != 0), other=NO_KEY))
-        above = (key[None, :] > key[:, None]).to(tl.int32)
-        above |= ((key[None, :] == key[:, None]) & (i[None, :] < i[:, None])).to(tl.int32)
-        place = tl.sum(above, axis=1)
-        tl.debug_barrier()
-        tl.store(best + place, key, mask=place < K)
-        tl.debug_barrier()
-        some = some * 0 + 1
-    return some
+    """The greatest of the entries s, s + SETS, ..., for each set s."""
+    i = tl.arange(0, FAN)[:, None] * SETS + tl.arange(0, SETS)[None, :]
+    top = _entry(words, tops, i, b, n_turns, i < n, GROUP, TILES)
+    for first in range(SETS * FAN, n, SETS * FAN):
+        use = first + i < n
+        top = tl.maximum(top, _entry(words, tops, first + i, b, n_turns, use, GROUP, TILES))
+    return tl.max(top, axis=0)
 
 
 @triton.jit
-def _collect(
-    queries, tools, rows, classes, allowed, hits, found, keys, best, b, n_hits, n_found, some,
+def _ranks(values, N: tl.constexpr):
+    """How many are above each; equal ones count in their order."""
+    i = tl.arange(0, N)
+    above = values[None, :] > values[:, None]
+    above |= (values[None, :] == values[:, None]) & (i[None, :] < i[:, None])
+    return tl.sum(above.to(tl.int32), axis=1)
+
+
+@triton.jit
+def _candidates(words, group, b, n_turns, cut, GROUP: tl.constexpr, PART: tl.constexpr):
+    """Positions ``[SLOTS * GROUP]`` of the groups' members, and which of them can reach the cut.
+
+    If no other part can, only the members of the greatest one's part can.
+    """
+    PARTS: tl.constexpr = GROUP // PART
+    BITS: tl.constexpr = 16 - PARTS.bit_length() + 1
+    at = _at(group, b, n_turns, TILE // GROUP)
+    word = tl.load(words + at, mask=group >= 0, other=0)
+    greatest = _greatest(word)
+    gap = (((word & 0xFFFF) // PARTS) << (31 - BITS)).to(tl.float32, bitcast=True)
+    alone = greatest + tl.abs(greatest) * 2.0**-8 - gap < cut
+    member = tl.arange(0, GROUP)[None, :]
+    near = member // PART == (word & (PARTS - 1))[:, None]
+    near = (group >= 0)[:, None] & (near | ~alone[:, None])
+    return _flat(_position(group[:, None], member, GROUP), near)
+
+
+@triton.jit
+def _open_groups(
+    query, tools, rows, classes, allowed, words, b, n_turns, groups, n_groups, found, best,
     cut, least, error,
-    D: tl.constexpr, GROUP: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
-    CAP: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, MERGE: tl.constexpr,
+    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, K: tl.constexpr,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """List the allowed tools of the groups in ``hits`` that reach the cut, in float32."""
-    tl.debug_barrier()
-    r = tl.arange(0, BLOCK)
-    for hit in range(0, n_hits, BLOCK // GROUP):
-        use = hit + r // GROUP < n_hits
-        group = tl.load(hits + hit + r // GROUP, mask=use, other=0)
-        position = _position(group, r % GROUP, GROUP)
-        own = tl.load(classes + position, mask=use, other=-1)  # -1 too where padded
-        total = tl.zeros((BLOCK, BD), tl.float32)
-        for d0 in tl.static_range(0, D, BD):
-            at = d0 + tl.arange(0, BD)
-            part = tl.load(queries + b.to(tl.int64) * D + at, mask=at < D, other=0.0)
-            row = tools + position.to(tl.int64)[:, None] * D + at[None, :]
-            tool = tl.load(row, mask=use[:, None] & (at < D)[None, :], other=0.0)
-            total += tool.to(tl.float32) * part.to(tl.float32)[None, :]
-        word = tl.load(allowed + own // 32, mask=own >= 0, other=0)
-        use = (own >= 0) & (((word >> (own % 32)) & 1) != 0)
-        use = use & (tl.sum(total, axis=1) >= cut)
-        place = n_found + tl.cumsum(use.to(tl.int32), axis=0) - 1
-        tl.store(found + place, position, mask=use)
-        n_found += tl.sum(use.to(tl.int32), axis=0)
-        if n_found > CAP - BLOCK:
-            some = _settle(queries, tools, rows, found, keys, best, b, n_found, some, least, error, D, K, ROWS, MERGE)  # fmt: skip # noqa: E501
-            n_found = n_found * 0
-    tl.debug_barrier()
-    return n_found, some
+    """Score the tools of some groups that can reach the cut; merge them into the K best keys."""
+    for first in range(0, n_groups, SLOTS):
+        group = _unpack(groups, first, n_groups, SLOTS)
+        position, near = _candidates(words, group, b, n_turns, cut, GROUP, PART)
+        n_tools = _pack_hits(found, position, near)
+        for i in range(0, n_tools, ROWS):
+            there = _unpack(found, i, n_tools, ROWS)
+            new = _keys(query, tools, rows, classes, allowed, there, least, error, D, ROWS, BD)
+            best = _merge(best, new, K)
+    return best
 
 
-@triton.jit(do_not_specialize=["n_words", "n_blocks", "k"])
-def best_tools(  # noqa: PLR0915
-    queries, tools, rows, classes, allowed, threshold, maxima, lanes, hits, found, keys,
-    out_scores, out_rows, n_words, n_blocks, k, slack,
-    D: tl.constexpr, GROUP: tl.constexpr, K: tl.constexpr,
-    LANES: tl.constexpr, UNROLL: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-    CAP: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, MERGE: tl.constexpr,
-    EARLY: tl.constexpr,
+@triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "k"])
+def best_tools(
+    queries, tools, rows, classes, allowed, threshold, words, tops, lists, out_scores, out_rows,
+    n_words, n_turns, n_tiles, k, slack,
+    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, K: tl.constexpr, TILES: tl.constexpr,
+    SETS: tl.constexpr, FAN: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr,
+    BD: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program a turn: the groups that can hold one of the k best, then those k.
-
-    A lane is every ``LANES``-th group. If one lane is one group, ``UNROLL`` is 0.
-    """
+    """One program a turn. Its entries are the tiles' tops, or (not ``TILES``) the groups' words."""
+    GROUPS: tl.constexpr = TILE // GROUP
     b = tl.program_id(0)
-    n_groups = n_blocks * (TILE // GROUP)
-    maxima += b.to(tl.int64) * n_groups
     allowed += b.to(tl.int64) * n_words
-    lanes, hits = lanes + b * LANES, hits + b * CHUNK * CHUNK
-    found, keys = found + b * CAP, keys + b * (CAP + K)
-    best = keys + CAP
     least = tl.load(threshold + b)
-
-    WIDTH: tl.constexpr = triton.next_power_of_2(D)
-    d = tl.arange(0, WIDTH)
-    query = tl.load(queries + b.to(tl.int64) * D + d, mask=d < D, other=0.0).to(tl.float32)
-    error = tl.sqrt(tl.sum(query * query, axis=0)) * slack + D * 2.0**-126
-
-    lane = tl.arange(0, LANES)
+    query = queries + b.to(tl.int64) * D
+    error = _error(query, slack, D)
     if EARLY:  # started before the maxima were ready
         tl.extra.cuda.gdc_wait()
-    if UNROLL == 0:
-        top = tl.load(maxima + lane, mask=lane < n_groups, other=float("-inf"))
-    else:
-        top = tl.full((LANES,), float("-inf"), tl.float32)
-        for first in range(0, n_groups, LANES * UNROLL):
-            for u in tl.static_range(UNROLL):
-                g = first + u * LANES + lane
-                top = tl.maximum(top, tl.load(maxima + g, mask=g < n_groups, other=float("-inf")))
-    cut = tl.maximum(_kth_largest(top, k, LANES, K) - 2 * error, least - error)
-    cut = tl.maximum(cut, LOWEST)
 
-    reach = top >= cut
-    n_lanes = tl.sum(reach.to(tl.int32), axis=0)
-    tl.store(lanes + tl.cumsum(reach.to(tl.int32), axis=0) - 1, lane, mask=reach)
+    n = n_tiles if TILES else n_tiles * GROUPS
+    top = _set_tops(words, tops, b, n_turns, n, SETS, FAN, GROUP, TILES)
+    rank = _ranks(top, SETS)
+    bound = tl.max(tl.where(rank == k - 1, top, NEVER), axis=0)
+    bound -= tl.abs(bound) * 2.0**-8 + 2.0**-126  # rounded to bfloat16
+    cut = tl.minimum(tl.maximum(bound - 2 * error, least - error), LARGEST)
+    cut = tl.maximum(cut, -LARGEST)
+    reach = cut - tl.abs(cut) * 2.0**-8 - 2.0**-126
+    n_sets = tl.sum((top >= reach).to(tl.int32), axis=0)
 
-    n_found = tl.full((), 0, tl.int32)
-    some = tl.full((), 0, tl.int32)
-    if UNROLL == 0:
-        n_found, some = _collect(
-            queries, tools, rows, classes, allowed, lanes, found, keys, best, b, n_lanes, n_found,
-            some, cut, least, error, D, GROUP, K, BLOCK, CAP, ROWS, BD, MERGE,
-        )  # fmt: skip
-    else:
-        tl.debug_barrier()
-        i = tl.arange(0, CHUNK)
-        for first_lane in range(0, n_lanes, CHUNK):
-            mine = tl.load(lanes + first_lane + i, mask=first_lane + i < n_lanes, other=-1)
-            for first in range(0, n_groups, LANES * CHUNK):
-                g = tl.reshape(first + i[:, None] * LANES + mine[None, :], [CHUNK * CHUNK])
-                own = tl.reshape((mine >= 0)[None, :] & (i[:, None] >= 0), [CHUNK * CHUNK])
-                ok = own & (g < n_groups)
-                ok = ok & (tl.load(maxima + g, mask=ok, other=float("-inf")) >= cut)
-                n_hits = tl.sum(ok.to(tl.int32), axis=0)
-                tl.store(hits + tl.cumsum(ok.to(tl.int32), axis=0) - 1, g, mask=ok)
-                n_found, some = _collect(
-                    queries, tools, rows, classes, allowed, hits, found, keys, best, b, n_hits,
-                    n_found, some, cut, least, error, D, GROUP, K, BLOCK, CAP, ROWS, BD, MERGE,
-                )  # fmt: skip
-    some = _settle(queries, tools, rows, found, keys, best, b, n_found, some, least, error, D, K, ROWS, MERGE)  # fmt: skip # noqa: E501
+    best = tl.full((K,), NO_KEY, tl.int64)
+    sets = lists + b.to(tl.int64) * (SETS + SLOTS * FAN + SLOTS * GROUPS + SLOTS * GROUP)
+    hits = sets + SETS
+    groups = hits + SLOTS * FAN
+    found = groups + SLOTS * GROUPS
+    _pack(sets, tl.arange(0, SETS), rank, top >= reach)
+    for first_set in range(0, n_sets, SLOTS):
+        mine = _unpack(sets, first_set, n_sets, SLOTS)
+        for m in range(0, tl.cdiv(n, SETS), FAN):
+            i = mine[:, None] + (m + tl.arange(0, FAN))[None, :] * SETS
+            use = (mine >= 0)[:, None] & (i < n)
+            hit = _entry(words, tops, i, b, n_turns, use, GROUP, TILES) >= reach
+            n_hits = _pack_hits(hits, *_flat(i, hit))
+            if TILES:
+                for first in range(0, n_hits, SLOTS):
+                    tile = _unpack(hits, first, n_hits, SLOTS)
+                    group = tile[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+                    known = (tile >= 0)[:, None] & (group >= 0)
+                    near = _entry(words, tops, group, b, n_turns, known, GROUP, False) >= reach
+                    n_near = _pack_hits(groups, *_flat(group, near))
+                    best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, groups, n_near, found, best, cut, least, error, D, GROUP, PART, K, SLOTS, ROWS, BD)  # fmt: skip # noqa: E501
+            else:
+                best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, hits, n_hits, found, best, cut, least, error, D, GROUP, PART, K, SLOTS, ROWS, BD)  # fmt: skip # noqa: E501
 
-    j = tl.arange(0, K)
-    key = tl.load(best + j, mask=(j < k) & (some != 0), other=NO_KEY)
-    order = (key >> 32).to(tl.int32)
-    score = (order ^ ((order >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-    row = 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
-    out = b.to(tl.int64) * k + j
-    tl.store(out_scores + out, tl.where(key == NO_KEY, float("-inf"), score), mask=j < k)
-    tl.store(out_rows + out, tl.where(key == NO_KEY, -1, row), mask=j < k)
+    _write(best, out_scores, out_rows, b, k, K)

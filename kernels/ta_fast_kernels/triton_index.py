@@ -1,4 +1,4 @@
-"""The tools' vectors as the Triton kernels want them: in groups, most of one class each."""
+"""The tools' vectors as the Triton kernels want them: in groups and tiles, by class."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TILE = 256
-"""Positions that the storage is padded to: the largest tile of any kernel."""
+TILE = 128
+"""Positions of one tile of the matrix product."""
 
 
 def group_size(count: int) -> int:
@@ -19,69 +19,83 @@ def group_size(count: int) -> int:
 
     Small groups: more maxima, fewer tools to score again.
     """
-    if count <= 32_768:
+    if count <= 16_384:
         return 8
     return 16 if count <= 262_144 else 32
+
+
+def part_size(turns: int, tiles: int) -> int:
+    """Tools of a group that are told apart only by their maximum: 1, 2 or 4.
+
+    Small parts: a longer stage one (hidden while it waits for memory), fewer tools to score again.
+    """
+    if turns <= 64:
+        return 1
+    return 2 if tiles <= 2048 else 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """Which stored row of a ``ToolMatrix`` is at which position on the device.
 
-    Classes of at least eight groups, and those that fill their groups, get groups of their
-    own, the last one padded. The other classes share groups. If every tool has its own
-    class, in order (``identity``), a turn's ``allowed`` bits are already in storage order.
+    A *large* class, of at least a tile and eight groups, has groups of its own, the last one
+    padded. So a tile of large classes holds at most two kinds of group: those of the first
+    class, and those of the second (or padding). The tiles after the ``n_pure`` of large classes
+    hold all the other tools. If every tool has its own class (``identity``), a turn's
+    ``allowed`` bits are already in storage order.
 
     ``stored`` int64 ``[P]`` (-1: padding), ``source`` int64 ``[P]`` (whose vector is there:
-    padding repeats a member of its group, so that it changes no maximum), ``group_class``
-    int32 ``[P / group]`` (-1: several classes), ``group_valid`` int32 ``[P / group]`` (a bit
-    for each member there is).
+    padding repeats a member of its group, so that it changes no maximum). ``seams`` int32
+    ``[n_pure, 4]``: the two classes of each tile (-1: padding), how many of its groups are of
+    the first, and nothing. ``group_valid`` int32 ``[P / group]``: a bit for each member there is.
     """
 
     group: int
     identity: bool
+    n_pure: int
     stored: NDArray[np.int64]
     source: NDArray[np.int64]
-    group_class: NDArray[np.int32]
+    seams: NDArray[np.int32]
     group_valid: NDArray[np.int32]
 
     @classmethod
     def plan(cls, starts: NDArray[np.int64], group: int) -> Layout:
         """The layout of classes that start at ``starts [G + 1]``."""
         sizes = np.diff(starts)
-        identity = bool((sizes == 1).all())
-        pure = (sizes >= 8 * group) | (sizes % group == 0)
+        large = sizes >= max(TILE, 8 * group)
         owner = np.repeat(np.arange(len(sizes)), sizes)
-        padded = -(-sizes // group) * group * pure
+        padded = -(-sizes // group) * group * large
         first = np.cumsum(padded) - padded
         shared = _up(int(padded.sum()), TILE)
-        count = shared + _up(int(sizes[~pure].sum()), TILE)
+        count = shared + _up(int(sizes[~large].sum()), TILE)
         row = np.arange(len(owner))
         position = row + (first - starts[:-1])[owner]
-        mixed = ~pure[owner]
-        position[mixed] = shared + np.arange(int(mixed.sum()))
+        small = ~large[owner]
+        position[small] = shared + np.arange(int(small.sum()))
         members = np.full(count, -1, dtype=np.int64)
         members[position] = row
-        group_class = np.full(count // group, -1, dtype=np.int32)
-        group_class[position[~mixed] // group] = owner[~mixed]
         there = (members >= 0).reshape(-1, group)
         valid = (there.astype(np.int64) << np.arange(group)).sum(axis=1)
         source = np.where(there, members.reshape(-1, group), members[::group, None])
+        of_group = np.full(shared // group, -1, dtype=np.int32)
+        of_group[position[~small] // group] = owner[~small]
         return cls(
             group=group,
-            identity=identity,
+            identity=bool((sizes == 1).all()),
+            n_pure=shared // TILE,
             stored=_interleave(members, group),
             source=_interleave(source, group),
-            group_class=group_class,
+            seams=_seams(of_group.reshape(-1, TILE // group)),
             group_valid=valid.astype(np.uint32).view(np.int32),
         )
 
-    def flags(self, tile: int) -> NDArray[np.int32]:
-        """Of each tile: 0, its groups are of one class each; 1, of a class a tool; 2, of any."""
-        shared = (self.group_class < 0) & (self.group_valid != 0)
-        kind = np.where(shared, 1 if self.identity else 2, 0).astype(np.int32)
-        worst: NDArray[np.int32] = kind.reshape(-1, tile // self.group).max(axis=1, initial=0)
-        return worst
+
+def _seams(of_group: NDArray[np.int32]) -> NDArray[np.int32]:
+    """First class, last class, groups of the first, 0, from the classes ``[tiles, groups]``."""
+    low, high = of_group[:, 0], of_group[:, -1]
+    until = (of_group == low[:, None]).sum(axis=1)
+    seams: NDArray[np.int32] = np.stack([low, high, until, 0 * low], axis=1).astype(np.int32)
+    return seams
 
 
 def _interleave(members: NDArray[np.int64], group: int) -> NDArray[np.int64]:

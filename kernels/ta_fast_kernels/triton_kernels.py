@@ -5,6 +5,12 @@
 A *group* is ``GROUP`` tools that share one maximum. Four groups lie interleaved in a block
 of ``4 * GROUP`` stored positions, two neighbours of one group, two of the next, ..., so that
 in the matrix unit's output one thread holds a whole group and no shuffle is needed.
+
+``words`` is int32 ``[tiles, turns, groups of a tile]``. A word's upper half is the group's
+maximum in bfloat16; its lower half, in which part of the group it is, and how far the other
+parts are below (the first bits of that float). ``tops`` is bfloat16
+``[tiles / 16, turns, 16]``, the greatest of each tile. What one turn's search reads together
+lies together.
 """
 
 from __future__ import annotations
@@ -12,43 +18,51 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-TILE = tl.constexpr(256)  # positions come in blocks of so many: the compiler sees the alignment
+TILE = tl.constexpr(128)
+TOPS = tl.constexpr(16)
+NEVER = tl.constexpr(float("-inf"))
+NEVER_WORD = tl.constexpr(-(1 << 23))  # minus infinity in bfloat16, and zeros
+LOWEST = tl.constexpr(-3.3e38)
 
 
 @triton.jit
-def _gate_words(
-    allowed,
-    n_words,
-    turn,
-    in_batch,
-    group,
-    flag,
-    group_class,
-    group_valid,
-    classes,
-    GROUP,
-    IDENTITY,
+def _bit(word, i):
+    return (word >> (i % 32)) & 1
+
+
+@triton.jit
+def _seam(at):
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2)
+
+
+@triton.jit
+def _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS: tl.constexpr):
+    """May the turn use the group? ``[turns, groups]`` of a tile of large classes."""
+    row = allowed + turn.to(tl.int64) * n_words
+    first = _bit(tl.load(row + low // 32, mask=here & (low >= 0), other=0), low)
+    second = _bit(tl.load(row + high // 32, mask=here & (high >= 0), other=0), high)
+    return tl.where((tl.arange(0, GROUPS) < until)[None, :], first[:, None], second[:, None]) != 0
+
+
+@triton.jit
+def _tool_gate(
+    allowed, n_words, turn, here, tile, valid, classes, GROUP: tl.constexpr, IDENTITY: tl.constexpr
 ):
     """Bits ``[turns, groups]``: bit i says whether the turn may use member i of the group."""
-    base = allowed + turn.to(tl.int64)[:, None] * n_words
-    present = in_batch[:, None]
+    GROUPS: tl.constexpr = TILE // GROUP
+    group = tile * GROUPS + tl.arange(0, GROUPS)
+    base, present = allowed + turn.to(tl.int64)[:, None] * n_words, here[:, None]
     if IDENTITY:
         first = group * GROUP
         known = present & (first // 32 < n_words)[None, :]
         words = tl.load(base + (first // 32)[None, :], mask=known, other=0) >> (first % 32)[None, :]
     else:
-        own = tl.load(group_class + group)
-        known = tl.maximum(own, 0)
-        words = tl.load(base + (known // 32)[None, :], mask=present, other=0)
-        words = -((words >> (known % 32)[None, :]) & 1)
-        if flag == 2:
-            mixed = tl.zeros_like(words)
-            for i in range(GROUP):
-                member = tl.load(classes + _position(group, i, GROUP))
-                word = tl.load(base + (member // 32)[None, :], mask=present, other=0)
-                mixed |= ((word >> (member % 32)[None, :]) & 1) << i
-            words = tl.where((own < 0)[None, :], mixed, words)
-    return words & tl.load(group_valid + group)[None, :]
+        words = tl.zeros([turn.shape[0], GROUPS], tl.int32)
+        for i in range(GROUP):
+            member = tl.maximum(tl.load(classes + _position(group, i, GROUP)), 0)
+            word = tl.load(base + (member // 32)[None, :], mask=present, other=0)
+            words |= _bit(word, member[None, :]) << i
+    return words & tl.load(valid + group)[None, :]
 
 
 @triton.jit
@@ -58,53 +72,195 @@ def _position(group, member, GROUP):
 
 
 @triton.jit
-def _masked(product, words, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
-    """``product [BM, BN]`` with -inf where the bit of the group's word is not set."""
+def _masked(product, words, BM: tl.constexpr, GROUP: tl.constexpr):
+    """``product [BM, TILE]``, very low where the bit of the group's word is not set."""
     HALF: tl.constexpr = GROUP // 2
     pair = tl.reshape(tl.arange(0, HALF), [1, 1, HALF, 1, 1])
     one = tl.reshape(tl.arange(0, 2), [1, 1, 1, 1, 2])
-    bits = tl.reshape(words, [BM, BN // (4 * GROUP), 1, 4, 1]) >> (2 * pair + one)
-    return tl.where(tl.reshape(bits & 1, [BM, BN]) != 0, product, float("-inf"))
+    bits = tl.reshape(words, [BM, TILE // (4 * GROUP), 1, 4, 1]) >> (2 * pair + one)
+    return tl.where(tl.reshape(bits & 1, [BM, TILE]) != 0, product, LOWEST)
 
 
 @triton.jit
-def _maxima(product, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
-    """The greatest number of each group: ``[BM, BN]`` -> ``[BM, BN / GROUP]``."""
-    members = tl.reshape(product, [BM, BN // (4 * GROUP), GROUP // 2, 4, 2])
-    best = tl.max(tl.max(members, axis=4), axis=2)
-    return tl.reshape(best, [BM, BN // GROUP])
+def _two_best(product, BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr):
+    """The greatest of each group, and of its other parts: ``[BM, TILE / GROUP]`` each.
+
+    A part is ``PART`` neighbours (1, 2 or 4). The last bits of the greatest say in which it is.
+    """
+    BLOCKS: tl.constexpr = TILE // (4 * GROUP)
+    PARTS: tl.constexpr = GROUP // PART
+    if PART == 1:
+        at = tl.arange(0, TILE)
+        part = at % (4 * GROUP) // 8 * 2 + at % 2
+        marked = (product.to(tl.int32, bitcast=True) & -PARTS) | part[None, :]
+        pairs = tl.reshape(marked.to(tl.float32, bitcast=True), [BM, BLOCKS, GROUP // 2, 4, 2])
+        first, second = tl.max(pairs, axis=4), tl.min(pairs, axis=4)
+    else:
+        best = tl.max(tl.reshape(product, [BM, BLOCKS, GROUP // 2, 4, 2]), axis=4)
+        if PART == 4:
+            best = tl.max(tl.reshape(best, [BM, BLOCKS, PARTS, 2, 4]), axis=3)
+        part = tl.reshape(tl.arange(0, PARTS), [1, 1, PARTS, 1])
+        marked = (best.to(tl.int32, bitcast=True) & -PARTS) | part
+        pairs = tl.reshape(marked.to(tl.float32, bitcast=True), [BM, BLOCKS, PARTS // 2, 2, 4])
+        first, second = tl.max(pairs, axis=3), tl.min(pairs, axis=3)
+    for i in tl.static_range(PARTS.bit_length() - 2):
+        first = tl.reshape(first, [BM, BLOCKS, PARTS >> (i + 2), 2, 4])
+        second = tl.max(tl.reshape(second, [BM, BLOCKS, PARTS >> (i + 2), 2, 4]), axis=3)
+        second = tl.maximum(second, tl.min(first, axis=3))
+        first = tl.max(first, axis=3)
+    return tl.reshape(first, [BM, TILE // GROUP]), tl.reshape(second, [BM, TILE // GROUP])
 
 
-@triton.jit(do_not_specialize=["n_words", "n_turns", "n_blocks"])
-def group_maxima(
-    queries, tools, maxima, allowed, flags, group_class, group_valid, classes,
-    n_words, n_turns, n_blocks,
-    D: tl.constexpr, GROUP: tl.constexpr, IDENTITY: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
+@triton.jit
+def _words(first, second, PARTS: tl.constexpr):
+    """Maximum, gap and part in 32 bits. The gap is rounded down."""
+    BITS: tl.constexpr = 16 - PARTS.bit_length() + 1  # of the gap
+    greatest = first.to(tl.bfloat16).to(tl.int16, bitcast=True).to(tl.int32) << 16
+    gap = (first - second).to(tl.int32, bitcast=True) >> (31 - BITS)
+    return greatest | (gap * PARTS) | (first.to(tl.int32, bitcast=True) & (PARTS - 1))
+
+
+@triton.jit
+def _emit(words, tops, product, may, turn, here, tile, n_turns, BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr):  # fmt: skip # noqa: E501
+    """Write the words ``[turns, groups]`` of a tile, and the greatest of each turn."""
+    GROUPS: tl.constexpr = TILE // GROUP
+    first, second = _two_best(product, BM, GROUP, PART)
+    row = (tile.to(tl.int64) * n_turns + turn) * GROUPS
+    group = tl.arange(0, GROUPS)
+    word = tl.where(may, _words(first, second, GROUP // PART), NEVER_WORD)
+    tl.store(words + row[:, None] + group[None, :], word, mask=here[:, None])
+    top = tl.max(tl.where(may, first, NEVER), axis=1)
+    tl.store(tops + _top(turn, tile, n_turns), top.to(tl.bfloat16), mask=here)
+
+
+@triton.jit
+def _top(turn, tile, n_turns):
+    return ((tile // TOPS).to(tl.int64) * n_turns + turn) * TOPS + tile % TOPS
+
+
+@triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "n_pure"])
+def few_tiles(
+    queries, tools, words, tops, allowed, seams, valid, classes,
+    n_words, n_turns, n_tiles, n_pure,
+    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, IDENTITY: tl.constexpr,
+    SHARED: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program a tile: product, gate, maximum of each group; forbidden tiles are not read."""
-    n_groups = n_blocks * (TILE // GROUP)
+    """One program a tile, tiles of both kinds: for where all programs fit the device at once."""
+    GROUPS: tl.constexpr = TILE // GROUP
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+    tile, first = tl.program_id(0) % n_tiles, tl.program_id(0) // n_tiles * BM
+    turn = first + tl.arange(0, BM)
+    here = turn < n_turns
+    product = tl.zeros((BM, TILE), dtype=tl.float32)
+    for d in range(0, D, BK):
+        product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
+    if SHARED and tile >= n_pure:
+        bits = _tool_gate(allowed, n_words, turn, here, tile, valid, classes, GROUP, IDENTITY)
+        product = _masked(product, bits, BM, GROUP)
+        _emit(words, tops, product, bits != 0, turn, here, tile, n_turns, BM, GROUP, PART)
+    else:
+        low, high, until = _seam(seams + tile * 4)
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS)
+        _emit(words, tops, product, may, turn, here, tile, n_turns, BM, GROUP, PART)
+
+
+@triton.jit
+def _tiles_to_see(
+    todo, union, used, tops, allowed, seams, n_words, n_used, n_turns, n_tiles, first, start, step,
+    BM: tl.constexpr,
+):  # fmt: skip
+    """List the tiles ``start, start + step, ...`` that some turn may see; how many they are.
+
+    A tile that none may see gets the top -inf: nobody will look for its maxima. These are
+    listed from the other end.
+    """
+    turn = first + tl.arange(0, BM)
+    here = turn < n_turns
+    row = (allowed + turn.to(tl.int64) * n_words)[:, None]
+    W: tl.constexpr = 4
+    for i in range(0, n_used, W):
+        some = i + tl.arange(0, W) < n_used
+        word = tl.load(used + i + tl.arange(0, W), mask=some, other=0)
+        bits = tl.load(row + word[None, :], mask=here[:, None] & some[None, :], other=0)
+        tl.store(union + word, tl.reduce(bits, 0, _either), mask=some)
+    tl.debug_barrier()
+    count = tl.full((), 0, tl.int32)
+    end = tl.cdiv(n_tiles, step)
+    T: tl.constexpr = 64
+    for at in range(start, n_tiles, step * T):
+        tile = at + tl.arange(0, T) * step
+        real = tile < n_tiles
+        low = tl.load(seams + tile * 4, mask=real, other=-1)
+        high = tl.load(seams + tile * 4 + 1, mask=real, other=-1)
+        seen = _bit(tl.load(union + low // 32, mask=low >= 0, other=0), low)
+        seen |= _bit(tl.load(union + high // 32, mask=high >= 0, other=0), high)
+        tl.store(todo + count + tl.cumsum(seen, axis=0) - 1, tile, mask=seen != 0)
+        count += tl.sum(seen, axis=0)
+        unseen = (real & (seen == 0)).to(tl.int32)
+        tl.store(todo + end - tl.cumsum(unseen, axis=0), tile, mask=unseen != 0)
+        end -= tl.sum(unseen, axis=0)
+    tl.debug_barrier()
+    nothing = tl.full((BM,), NEVER, tl.float32).to(tl.bfloat16)
+    for i in range(end, tl.cdiv(n_tiles, step)):
+        tile = tl.load(todo + i)
+        tl.store(tops + _top(turn, tile, n_turns), nothing, mask=here)
+    return count
+
+
+@triton.jit
+def _either(a, b):
+    return a | b
+
+
+@triton.jit(do_not_specialize=["n_words", "n_used", "n_turns", "n_tiles"])
+def pure_tiles(
+    queries, tools, words, tops, allowed, seams, used, todo, union,
+    n_words, n_used, n_turns, n_tiles,
+    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr,
+    BM: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """Tiles of large classes, each program several, for one block of turns."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+    GROUPS: tl.constexpr = TILE // GROUP
+    batches = tl.cdiv(n_turns, BM)
+    program, step = tl.program_id(0), tl.num_programs(0) // batches
+    first = program % batches * BM
+    start = tl.where(program < step * batches, program // batches, n_tiles)  # or nothing to do
+    todo += program.to(tl.int64) * tl.cdiv(n_tiles, step)
+    union += program.to(tl.int64) * n_words
+    count = _tiles_to_see(todo, union, used, tops, allowed, seams, n_words, n_used, n_turns, n_tiles, first, start, step, BM)  # fmt: skip # noqa: E501
+    turn = first + tl.arange(0, BM)
+    here = turn < n_turns
+    for i in tl.range(0, count, flatten=True):
+        tile = tl.load(todo + i)
+        product = tl.zeros((BM, TILE), dtype=tl.float32)
+        for d in range(0, D, BK):
+            product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
+        low, high, until = _seam(seams + tile * 4)
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS)
+        _emit(words, tops, product, may, turn, here, tile, n_turns, BM, GROUP, PART)
+
+
+@triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "n_pure"])
+def shared_tiles(
+    queries, tools, words, tops, allowed, valid, classes, n_words, n_turns, n_tiles, n_pure,
+    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, IDENTITY: tl.constexpr,
+    BM: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """Tiles from ``n_pure`` on, of tools of any classes, each program several."""
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
     batches = tl.cdiv(n_turns, BM)
-    tile, first = tl.program_id(0) // batches, tl.program_id(0) % batches * BM
-    GROUPS: tl.constexpr = BN // GROUP
-    turn, group = first + tl.arange(0, BM), tile * GROUPS + tl.arange(0, GROUPS)
-    in_batch, flag = turn < n_turns, tl.load(flags + tile)
-    words = _gate_words(
-        allowed, n_words, turn, in_batch, group, flag, group_class, group_valid, classes,
-        GROUP, IDENTITY,
-    )  # fmt: skip
-    out = maxima + turn.to(tl.int64)[:, None] * n_groups + group[None, :]
-    if tl.max(tl.max((words != 0).to(tl.int32), axis=1), axis=0) != 0:
-        product = tl.zeros((BM, BN), dtype=tl.float32)
+    last = (n_tiles - n_pure) * batches
+    for item in tl.range(tl.program_id(0), last, tl.num_programs(0), flatten=True):
+        tile, first = n_pure + item // batches, item % batches * BM
+        turn = first + tl.arange(0, BM)
+        here = turn < n_turns
+        product = tl.zeros((BM, TILE), dtype=tl.float32)
         for d in range(0, D, BK):
-            left, right = queries.load([first, d]), tools.load([tile * BN, d])
-            product = tl.dot(left, right.T, product)
-        if flag > 0:
-            product = _masked(product, words, BM, BN, GROUP)
-        best = tl.where(words != 0, _maxima(product, BM, BN, GROUP), float("-inf"))
-        tl.store(out, best, mask=in_batch[:, None])
-    else:
-        nothing = tl.full((BM, GROUPS), float("-inf"), tl.float32)
-        tl.store(out, nothing, mask=in_batch[:, None])
+            product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
+        bits = _tool_gate(allowed, n_words, turn, here, tile, valid, classes, GROUP, IDENTITY)
+        product = _masked(product, bits, BM, GROUP)
+        _emit(words, tops, product, bits != 0, turn, here, tile, n_turns, BM, GROUP, PART)

@@ -1,6 +1,6 @@
 """Gated top-k on a GPU: group maxima by the matrix unit, then an exact search in few groups.
 
-Two launches, no synchronisation and no allocation that depends on the data, so a
+One to three launches, no synchronisation and no allocation that depends on the data, so a
 call can be captured in a CUDA graph. Needs torch and triton. kernels/README.md has the proof.
 """
 
@@ -15,7 +15,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ta_fast_kernels import triton_kernels as kernels
 from ta_fast_kernels.triton_best import best_tools
-from ta_fast_kernels.triton_index import TILE, Layout, group_size, place
+from ta_fast_kernels.triton_exact import every_tool
+from ta_fast_kernels.triton_index import TILE, Layout, group_size, part_size, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,27 +27,30 @@ MAX_K = 64
 """Largest k that the kernels serve."""
 MAX_TURNS = 1024
 """Turns of one pass; longer batches take several."""
+FEW_TOOLS = 256
+"""Up to so many positions, every tool is scored exactly, in one launch."""
+FEW_GROUPS = 2048
+"""Up to so many groups, the search starts from the groups; beyond, from the tiles."""
+FEW_TILES = 2048
+"""Up to so many tiles, 64 sets of tiles; beyond, more."""
 MANY_GROUPS = 8192
 """Groups from which a small batch is padded: a tile's copy is slower where rows are missing."""
-MAX_LANES = 2048
-CHUNK = 16
-CAP = 512
-"""Tools of a turn that are listed before they are scored exactly."""
+LIST = 256 + 16 * 64 + 16 * 16 + 16 * 32
+"""Numbers that stage two writes down for a turn, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How the matrix product is cut: turns, tools and dimensions of a tile."""
+    """How the matrix product is cut: turns and dimensions of a tile of 128 tools."""
 
     turns: int
-    tools: int
     dims: int
     warps: int
     stages: int
 
 
-NARROW = Tiling(64, 128, 64, 4, 3)
-WIDE = Tiling(128, 128, 64, 4, 2)
+NARROW = Tiling(64, 64, 4, 3)
+WIDE = Tiling(128, 64, 4, 3)
 
 
 def tiling(turns: int) -> Tiling:
@@ -82,35 +86,44 @@ class GroupSearch:
         self.n_classes = len(starts) - 1
         self.n_words = -(-self.n_classes // 32)
         layout = Layout.plan(starts, group or group_size(count))
-        self.group, self.identity = layout.group, layout.identity
-        self.n_groups = len(layout.group_class)
+        self.group, self.identity, self.n_pure = layout.group, layout.identity, layout.n_pure
         self.tools = place(vectors, layout, self.dim)
+        self.n_tiles = len(self.tools) // TILE
         stored = torch.from_numpy(layout.stored).to(self.device)
         there = stored >= 0
         self.rows = self._ints(rows)[stored.clamp_min(0)] if count else self._ints(stored)
         owner = torch.bucketize(stored, torch.from_numpy(starts[1:]).to(self.device), right=True)
         self.classes = torch.where(there, owner, -1).to(torch.int32)
-        self.group_class = self._ints(layout.group_class)
-        self.group_valid = self._ints(layout.group_valid)
-        self.flags = {tile: self._ints(layout.flags(tile)) for tile in (128, 256)}
-        self.slack = max_norm * 1.001 * (self.dim + 64) * 2.0**-22
+        self.seams, self.group_valid = self._ints(layout.seams), self._ints(layout.group_valid)
+        pure = layout.seams[:, :2]
+        self.used = self._ints(np.unique(pure[pure >= 0] // 32))
+        self.slack = max_norm * 1.001 * (self.dim + 64 + 128) * 2.0**-22
         self.max_turns = self._turns_that_fit()
         self._scratch: dict[int, dict[str, torch.Tensor]] = {}
         self.early = self.device.type == "cuda"
+        self.processors = 8
         if self.early:
             properties = torch.cuda.get_device_properties(self.device)
             self.processors = properties.multi_processor_count
-        else:
-            self.processors = 2
 
     def _ints(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values).to(device=self.device, dtype=torch.int32)
 
+    @property
+    def n_groups(self) -> int:
+        """Groups, padding included."""
+        return self.n_tiles * (TILE // self.group)
+
+    @property
+    def programs(self) -> int:
+        """Programs of stage one that the device holds at once."""
+        return 2 * self.processors
+
     def _turns_that_fit(self) -> int:
-        """Turns of one pass: maxima within 12 % of the index and 40 MB, a power of two."""
-        budget = self.tools.nbytes * 0.12 + 40e6
+        """Turns of one pass: maxima within 13 % of the index and 50 MB, a power of two."""
+        budget = self.tools.nbytes * 0.13 + 50e6
         turns = MAX_TURNS
-        while turns > 64 and turns * self.n_groups * 4 > budget:
+        while turns > 64 and turns * (self.n_groups * 4 + self.n_tiles * 2) > budget:
             turns //= 2
         return turns
 
@@ -118,23 +131,18 @@ class GroupSearch:
         """Scratch memory for a bucket of turns: made once, so that graphs may keep it."""
         bucket = 64 if turns <= 64 else self.max_turns
         if bucket not in self._scratch:
+            half = {"dtype": torch.bfloat16, "device": self.device}
             ints = {"dtype": torch.int32, "device": self.device}
-            lanes = self.lanes
-            turns_of_tile = tiling(bucket).turns
+            listed = self.n_pure * -(-bucket // 64) + 2 * self.programs
             self._scratch[bucket] = {
-                "queries": self.tools.new_zeros((turns_of_tile, self.dim)),
-                "maxima": torch.empty(bucket * self.n_groups, device=self.device),
-                "lanes": torch.empty(bucket * lanes, **ints),
-                "hits": torch.empty(bucket * CHUNK * CHUNK, **ints),
-                "found": torch.empty(bucket * CAP, **ints),
-                "keys": torch.empty(bucket * (CAP + MAX_K), dtype=torch.int64, device=self.device),
+                "queries": self.tools.new_zeros((128, self.dim)),
+                "words": torch.empty(bucket * self.n_groups, **ints),
+                "tops": torch.empty(bucket * -(-self.n_tiles // 16) * 16, **half),
+                "lists": torch.empty(bucket * LIST, **ints),
+                "todo": torch.empty(2 * listed, **ints),
+                "union": torch.empty(self.programs * self.n_words, **ints),
             }
         return self._scratch[bucket]
-
-    @property
-    def lanes(self) -> int:
-        """Interleaved sets of groups whose maxima give the first bound."""
-        return min(MAX_LANES, max(64, 1 << (self.n_groups - 1).bit_length()))
 
     def topk(
         self,
@@ -161,7 +169,7 @@ class GroupSearch:
         if out is None:
             scores = torch.empty((turns, k), device=self.device)
             out = scores, torch.empty((turns, k), dtype=torch.int32, device=self.device)
-        if self.n_groups == 0:
+        if self.n_tiles == 0:
             out[0].fill_(float("-inf"))
             out[1].fill_(-1)
             return out
@@ -170,44 +178,70 @@ class GroupSearch:
         for i in range(0, turns, self.max_turns):
             part = slice(i, i + self.max_turns)
             mine = out[0][part], out[1][part]
-            self._pass(queries[part], allowed[part], k, threshold[part], mine, choice)
+            if len(self.tools) <= FEW_TOOLS:
+                self.score_all(queries[part], allowed[part], k, threshold[part], mine)
+                continue
+            memory = self.scratch(len(queries[part]))
+            self.find_maxima(queries[part], allowed[part], memory, choice)
+            self.find_best(queries[part], allowed[part], k, threshold[part], memory, mine)
         return out
 
-    def _pass(
+    def score_all(
         self,
         queries: torch.Tensor,
         allowed: torch.Tensor,
         k: int,
         threshold: torch.Tensor,
         out: tuple[torch.Tensor, torch.Tensor],
-        choice: Tiling | None,
+        **how: Any,
     ) -> None:
-        cut = choice or tiling(len(queries))
-        memory = self.scratch(len(queries))
-        self.find_maxima(queries, allowed, memory, cut)
-        self.find_best(queries, allowed, k, threshold, memory, out)
+        """The whole of a small catalog, in one launch."""
+        width = 1 << (self.dim - 1).bit_length()
+        shape = {"BD": min(128, width), "ROWS": 128, "num_warps": 16}
+        every_tool[(len(queries),)](
+            queries, self.tools, self.rows, self.classes, allowed, threshold, *out,
+            self.n_words, len(self.tools), k, self.slack,
+            D=self.dim, K=16 if k <= 16 else 64, **(shape | how),
+        )  # fmt: skip
 
     def find_maxima(
-        self, queries: torch.Tensor, allowed: torch.Tensor, memory: dict[str, Any], cut: Tiling
+        self,
+        queries: torch.Tensor,
+        allowed: torch.Tensor,
+        memory: dict[str, Any],
+        choice: Tiling | None = None,
+        few: bool | None = None,
     ) -> None:
-        """Stage one: the maximum of each group, for each turn."""
+        """Stage one: the maximum of each group and tile, for each turn."""
         turns, dim = queries.shape
-        rows = turns
+        cut = choice or tiling(turns)
         if turns < cut.turns and self.n_groups >= MANY_GROUPS:
             memory["queries"][:turns] = queries
-            queries, rows = memory["queries"], len(memory["queries"])
-        left = TensorDescriptor(queries, [rows, dim], [dim, 1], [cut.turns, cut.dims])
-        right = TensorDescriptor(
-            self.tools, list(self.tools.shape), [dim, 1], [cut.tools, cut.dims]
-        )
-        programs = len(self.tools) // cut.tools * -(-turns // cut.turns)
-        kernels.group_maxima[(programs,)](
-            left, right, memory["maxima"], allowed, self.flags[cut.tools],
-            self.group_class, self.group_valid, self.classes,
-            self.n_words, turns, len(self.tools) // TILE,
-            D=dim, GROUP=self.group, IDENTITY=self.identity, EARLY=self.early,
-            BM=cut.turns, BN=cut.tools, BK=cut.dims, num_warps=cut.warps, num_stages=cut.stages,
-        )  # fmt: skip
+            queries = memory["queries"][: cut.turns]
+        left = TensorDescriptor(queries, list(queries.shape), [dim, 1], [cut.turns, cut.dims])
+        right = TensorDescriptor(self.tools, list(self.tools.shape), [dim, 1], [TILE, cut.dims])
+        operands = left, right, memory["words"], memory["tops"], allowed
+        of_tools = self.group_valid, self.classes
+        how: dict[str, Any] = {"D": dim, "GROUP": self.group, "BM": cut.turns, "BK": cut.dims}
+        how["PART"] = part_size(turns, self.n_tiles)
+        how |= {"EARLY": self.early, "num_warps": cut.warps, "num_stages": cut.stages}
+        blocks, n_shared = -(-turns // cut.turns), self.n_tiles - self.n_pure
+        if (self.n_tiles * blocks <= self.programs) if few is None else few:
+            kernels.few_tiles[(self.n_tiles * blocks,)](
+                *operands, self.seams, *of_tools, self.n_words, turns, self.n_tiles, self.n_pure,
+                IDENTITY=self.identity, SHARED=n_shared > 0, **how,
+            )  # fmt: skip
+            return
+        if self.n_pure:
+            kernels.pure_tiles[(self.programs,)](
+                *operands, self.seams, self.used, memory["todo"], memory["union"],
+                self.n_words, len(self.used), turns, self.n_pure, **how,
+            )  # fmt: skip
+        if n_shared:
+            kernels.shared_tiles[(self.programs,)](
+                *operands, *of_tools, self.n_words, turns, self.n_tiles, self.n_pure,
+                IDENTITY=self.identity, **how,
+            )  # fmt: skip
 
     def find_best(
         self,
@@ -217,25 +251,27 @@ class GroupSearch:
         threshold: torch.Tensor,
         memory: dict[str, Any],
         out: tuple[torch.Tensor, torch.Tensor],
-        **how: int,
+        **how: Any,
     ) -> None:
         """Stage two: the best tools of each turn, from the maxima."""
-        width = 1 << (self.dim - 1).bit_length()
-        lists = (memory[name] for name in ("lanes", "hits", "found", "keys"))
-        shape: dict[str, Any] = {"BD": min(128, width), "MERGE": 32 if k <= 16 else 128}
-        if len(queries) <= self.processors:  # one program a multiprocessor: make it fast
-            shape |= {"BLOCK": 128, "ROWS": max(1, min(8, 8192 // width)), "num_warps": 8}
+        turns = len(queries)
+        tiles = self.n_groups > FEW_GROUPS
+        many = tiles and self.n_tiles > FEW_TILES
+        shape: dict[str, Any] = {"TILES": tiles, "SLOTS": 16, "FAN": 64 if many else 32}
+        shape |= {"K": 16, "SETS": 128 if many else 64} if k <= 16 else {"K": 64, "SETS": 256}
+        shape |= {"PART": part_size(turns, self.n_tiles)}
+        shape |= {"BD": min(128, 1 << (self.dim - 1).bit_length())}
+        if turns <= self.processors:  # one program a multiprocessor: make it fast
+            shape |= {"ROWS": 16, "num_warps": 8}
         else:  # make it small, so that several fit
-            shape |= {"BLOCK": 32, "ROWS": max(1, min(4, 8192 // width)), "num_warps": 4}
+            shape |= {"ROWS": 16, "num_warps": 4}
             shape |= {"maxnreg": 128} if self.early else {}
         if self.early:
             shape["launch_pdl"] = True
-        best_tools[(len(queries),)](
-            queries, self.tools, self.rows, self.classes, allowed, threshold, memory["maxima"],
-            *lists, *out, self.n_words, len(self.tools) // TILE, k, self.slack,
-            D=self.dim, GROUP=self.group, K=16 if k <= 16 else 64,
-            LANES=self.lanes, UNROLL=0 if self.n_groups <= self.lanes else 4,
-            CHUNK=CHUNK, CAP=CAP, EARLY=self.early, **(shape | how),
+        best_tools[(turns,)](
+            queries, self.tools, self.rows, self.classes, allowed, threshold, memory["words"],
+            memory["tops"], memory["lists"], *out, self.n_words, turns, self.n_tiles, k, self.slack,
+            D=self.dim, GROUP=self.group, EARLY=self.early, **(shape | how),
         )  # fmt: skip
 
 

@@ -111,8 +111,9 @@ def make_case(
 
 @pytest.fixture(params=[8, 32])
 def group(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Groups of small and of large catalogs, whatever the case's size."""
+    """Groups and parts of small and of large catalogs, whatever the case's size."""
     monkeypatch.setattr(triton_topk, "group_size", lambda _: request.param)
+    monkeypatch.setattr(triton_topk, "part_size", lambda *_: 1 if request.param == 8 else 2)
     return request.param
 
 
@@ -157,12 +158,14 @@ def test_large_catalogs_equal_the_reference(turns: int, count: int, n_classes: i
 
 
 @gpu
-@pytest.mark.parametrize("turns", [1, 70])
-def test_several_groups_to_a_lane(turns: int, monkeypatch: pytest.MonkeyPatch):
-    """Few lanes, so that the search goes from lanes to groups to tools; padded batches."""
-    monkeypatch.setattr(triton_topk, "MAX_LANES", 64)
+@pytest.mark.parametrize(("turns", "count"), [(1, 3000), (5, 700)])
+def test_the_way_of_large_catalogs(turns: int, count: int, monkeypatch: pytest.MonkeyPatch):
+    """Few programs that take several tiles each; a search from tiles to groups to tools."""
+    monkeypatch.setattr(triton_topk, "FEW_GROUPS", 16)
     monkeypatch.setattr(triton_topk, "MANY_GROUPS", 1)
-    case = make_case(3, turns, 3000, dim=16, n_classes=3)
+    monkeypatch.setattr(triton_topk, "part_size", lambda *_: 4)
+    monkeypatch.setattr(triton_topk.GroupSearch, "programs", 7)
+    case = make_case(3, turns, count, dim=16, n_classes=3)
     assert_same(case.run(), case.expected())
 
 
@@ -300,12 +303,14 @@ def test_layout_keeps_every_tool_and_pads_with_members_of_the_group():
     layout = Layout.plan(starts, 32)
     there = layout.stored[layout.stored >= 0]
     assert sorted(there) == list(range(662))
-    place = np.arange(len(layout.stored))
-    group = place // 128 * 4 + place % 8 // 2
     owner = np.repeat(np.arange(6), sizes)
-    one = layout.group_class[group] >= 0
-    assert (owner[layout.source[one]] == layout.group_class[group][one]).all()
-    assert one.sum() == 320 + 64 + 320
+    place = np.arange(layout.n_pure * 128)
+    tile, group = place // 128, place % 8 // 2
+    low, high, until, _ = layout.seams[tile].T
+    expected = np.where(group < until, low, high)
+    found = layout.source[: len(place)]
+    assert (np.where(found < 0, -1, owner[found]) == expected).all()
+    assert (expected >= 0).sum() == 320 + 320
 
 
 def test_bad_arguments_are_named():
