@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ta_fast.encoder import Encoder, shows_tokens
 from ta_fast.encoder.batching import ahead
@@ -22,6 +23,10 @@ from ta_fast.lexicon import Lexicon
 from ta_fast.scorer import Scorer
 from ta_fast.types import F32, I32, U32, TopK
 from ta_fast_kernels import TermRows
+
+CHARACTERS_PER_TOKEN = 4
+"""In English 4 to 5."""
+ID_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,23 @@ class Prepared:
     packed: Any = None
     terms: TermRows | None = None
     words: I32 | None = None
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each text; characters over four where tokens are not shown."""
+        if self.rows is None:
+            return [1 + len(text) // CHARACTERS_PER_TOKEN for text in self.texts]
+        return [max(1, len(row) // ID_BYTES) for row in self.rows]
+
+    def take(self, places: NDArray[np.intp]) -> Prepared:
+        """Some of the texts, in the order given."""
+        return Prepared(
+            [self.texts[i] for i in places],
+            None if self.rows is None else [self.rows[i] for i in places],
+            None if self.packed is None else self.packed.take(places),
+            None if self.terms is None else self.terms.take(places),
+            None if self.words is None else self.words[places],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ta_fast import Catalog, Tool
 from ta_fast.encoder.batching import TEXTS_AT_ONCE
@@ -35,6 +36,9 @@ class WordEncoder(HashingEncoder):
 @dataclass
 class Tokens:
     rows: Sequence[bytes]
+
+    def take(self, places: NDArray[np.intp]) -> "Tokens":
+        return Tokens([self.rows[i] for i in places])
 
     def split(self, max_tokens: int) -> Iterator[tuple[slice, "Tokens"]]:
         for i in range(0, len(self.rows), max_tokens):
@@ -135,3 +139,20 @@ def test_words_are_counted() -> None:
     assert routed.words[20].tolist() == [2, 1]  # word20 is of no tool
     dense, _, *operands = setup(30)
     assert dense.route(operands[0], operands[1], 5, operands[2], vectors=True).words is None
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_some_prepared_turns_answer_as_in_their_batch(which: int) -> None:
+    """Turns taken out of a prepared batch, in any order, keep their answers."""
+    *pipelines, texts, allowed, threshold = setup(50, "hybrid")
+    pipeline = pipelines[which]
+    batch = pipeline.prepare(texts)
+    assert list(batch.lengths) == [2] * 50
+    whole = pipeline.run(batch, allowed, 5, threshold)
+    places = np.array([7, 3, 49, 3])
+    some = pipeline.run(batch.take(places), allowed[places], 5, threshold[places])
+    np.testing.assert_array_equal(some.top.rows, whole.top.rows[places])
+    np.testing.assert_array_equal(some.top.scores, whole.top.scores[places])
+    assert some.words is not None
+    assert whole.words is not None
+    np.testing.assert_array_equal(some.words, whole.words[places])

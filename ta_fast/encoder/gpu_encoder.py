@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -36,6 +37,14 @@ class Packed:
     ids: I32
     starts: I32
     longest: int
+
+    def take(self, places: NDArray[np.intp]) -> Packed:
+        """Some of the texts, in the order given."""
+        sizes = np.diff(self.starts)[places]
+        starts = np.zeros(len(places) + 1, np.int32)
+        np.cumsum(sizes, out=starts[1:])
+        flat = np.repeat(self.starts[places] - starts[:-1], sizes) + np.arange(starts[-1])
+        return Packed(self.ids[flat], starts, int(sizes.max(initial=1)))
 
     def split(self, max_tokens: int) -> Iterator[tuple[slice, Packed]]:
         """The same texts in parts of at most ``max_tokens`` tokens, in order, and which they are.

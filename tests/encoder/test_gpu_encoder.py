@@ -275,3 +275,13 @@ def test_vectors_go_from_encoder_to_scorer_on_the_device(
     assert ((found.rows >= 0) == (expected.rows >= 0)).all()
     permitted = allowed[:, 0, None] >> classes[np.maximum(found.rows, 0)].astype(np.uint32) & 1
     assert permitted[found.rows >= 0].all()
+
+
+def test_some_of_a_packed_batch() -> None:
+    """Texts taken out of a batch, in any order, are what packing them gives."""
+    rows = [[1, 2, 3], [4], [5, 6], []]
+    some = packed(rows).take(np.array([2, 0, 3]))
+    expected = packed([rows[2], rows[0], rows[3]])
+    assert some.ids.tolist() == expected.ids.tolist()
+    assert some.starts.tolist() == expected.starts.tolist()
+    assert some.longest == expected.longest
