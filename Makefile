@@ -43,6 +43,7 @@ MODEL = $$($(PYTHON) -c "from ta_fast.encoder.model_folder import minilm_folder 
 bench-gpu:
 	$(PYTHON) -m bench.gpu_peers bench/results/gpu_peers.json
 	$(PYTHON) -m bench.gpu_scoring --out bench/results/gpu_scoring.json
+	$(PYTHON) -m bench.gpu_hybrid --out bench/results/gpu_hybrid.json
 	$(PYTHON) -m bench.gpu_encoder $(MODEL) --out bench/results/gpu_encoder.json
 	$(PYTHON) -m bench.gpu_pipeline $(MODEL) bench/results/gpu_pipeline.json
 	$(PYTHON) -m bench.report bench/results --into README.md --plot docs/scoring.svg

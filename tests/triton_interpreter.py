@@ -10,10 +10,11 @@ import pytest
 
 
 def mend_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mend two faults for one test.
+    """Mend three faults for one test.
 
-    The interpreter takes ``int`` of an array of one, which NumPy 2.4 refuses, and multiplies
-    the bits of bfloat16 matrices as if they were integers.
+    The interpreter takes ``int`` of an array of one, which NumPy 2.4 refuses, multiplies the
+    bits of bfloat16 matrices as if they were integers, and cuts numbers to bfloat16, where
+    devices round them.
     """
     import triton.language as tl
     from triton.runtime import interpreter
@@ -34,5 +35,15 @@ def mend_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
         return dot(self, widened(a), widened(b), *rest)
 
+    cut: Callable[..., Any] = interpreter.InterpreterBuilder.create_fp_trunc
+
+    def truncate(self: Any, src: Any, dst_type: Any) -> Any:
+        if src.dtype.scalar != tl.float32 or dst_type.scalar != tl.bfloat16:
+            return cut(self, src, dst_type)
+        bits = src.data.view(np.uint32)
+        rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # half to even
+        return interpreter.TensorHandle(rounded.astype(np.uint16), dst_type.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fp_trunc", truncate)
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)

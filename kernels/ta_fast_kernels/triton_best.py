@@ -11,8 +11,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ta_fast_kernels.triton_exact import NO_KEY, _error, _keys, _merge, _write
+from ta_fast_kernels.triton_exact import LEXICAL_ERROR, NO_KEY, _error, _keys, _merge, _write
 from ta_fast_kernels.triton_kernels import NEVER, NEVER_WORD, TILE, TOPS, _position
+from ta_fast_kernels.triton_lexical import NONE, _terms_of
 
 LARGEST = tl.constexpr(3.0e38)
 
@@ -114,9 +115,9 @@ def _candidates(words, group, b, n_turns, cut, GROUP: tl.constexpr, PART: tl.con
 @triton.jit
 def _open_groups(
     query, tools, rows, classes, allowed, words, b, n_turns, groups, n_groups, found, best,
-    cut, least, error,
+    cut, least, error, asked,
     D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, K: tl.constexpr,
-    SLOTS: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
     """Score the tools of some groups that can reach the cut; merge them into the K best keys."""
     for first in range(0, n_groups, SLOTS):
@@ -125,7 +126,7 @@ def _open_groups(
         n_tools = _pack_hits(found, position, near)
         for i in range(0, n_tools, ROWS):
             there = _unpack(found, i, n_tools, ROWS)
-            new = _keys(query, tools, rows, classes, allowed, there, least, error, D, ROWS, BD)
+            new = _keys(query, tools, rows, classes, allowed, there, least, error, asked, D, ROWS, BD, KIND)  # fmt: skip # noqa: E501
             best = _merge(best, new, K)
     return best
 
@@ -133,10 +134,10 @@ def _open_groups(
 @triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "k"])
 def best_tools(
     queries, tools, rows, classes, allowed, threshold, words, tops, lists, out_scores, out_rows,
-    n_words, n_turns, n_tiles, k, slack,
+    n_words, n_turns, n_tiles, k, slack, starts, lexical, most,
     D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, K: tl.constexpr, TILES: tl.constexpr,
     SETS: tl.constexpr, FAN: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr,
-    BD: tl.constexpr, EARLY: tl.constexpr,
+    BD: tl.constexpr, KIND: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a turn. Its entries are the tiles' tops, or (not ``TILES``) the groups' words."""
     GROUPS: tl.constexpr = TILE // GROUP
@@ -144,7 +145,10 @@ def best_tools(
     allowed += b.to(tl.int64) * n_words
     least = tl.load(threshold + b)
     query = queries + b.to(tl.int64) * D
-    error = _error(query, slack, D)
+    asked, error = None, _error(query, slack, D)
+    if KIND != NONE:
+        asked, reach = _terms_of(b, n_tiles * TILE, starts, lexical, most)
+        error += reach * LEXICAL_ERROR
     if EARLY:  # started before the maxima were ready
         tl.extra.cuda.gdc_wait()
 
@@ -178,8 +182,8 @@ def best_tools(
                     known = (tile >= 0)[:, None] & (group >= 0)
                     near = _entry(words, tops, group, b, n_turns, known, GROUP, False) >= reach
                     n_near = _pack_hits(groups, *_flat(group, near))
-                    best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, groups, n_near, found, best, cut, least, error, D, GROUP, PART, K, SLOTS, ROWS, BD)  # fmt: skip # noqa: E501
+                    best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, groups, n_near, found, best, cut, least, error, asked, D, GROUP, PART, K, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
             else:
-                best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, hits, n_hits, found, best, cut, least, error, D, GROUP, PART, K, SLOTS, ROWS, BD)  # fmt: skip # noqa: E501
+                best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, hits, n_hits, found, best, cut, least, error, asked, D, GROUP, PART, K, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
 
     _write(best, out_scores, out_rows, b, k, K)

@@ -7,8 +7,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ta_fast_kernels.triton_lexical import NONE, UNIT, _lexical, _terms_of
+
 NEVER = tl.constexpr(float("-inf"))
 NO_KEY = tl.constexpr(-(2**63))
+LEXICAL_ERROR = tl.constexpr(2.0**-17)
 
 
 @triton.jit
@@ -35,11 +38,14 @@ def _specified(query, row, D: tl.constexpr):
     half *= tl.load(query + d, mask=d < D, other=0.0).to(tl.float64)
     for i in tl.static_range(WIDTH.bit_length() - 1):
         half = tl.sum(tl.reshape(half, [2, WIDTH >> (i + 1)]), axis=0)
-    return tl.max(half, axis=0).to(tl.float32)
+    return tl.max(half, axis=0)
 
 
 @triton.jit
-def _scores(query, tools, position, use, error, D: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr):  # fmt: skip # noqa: E501
+def _scores(
+    query, tools, position, use, error, asked,
+    D: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, KIND: tl.constexpr,
+):  # fmt: skip
     """The specified score of ``ROWS`` stored tools.
 
     A float64 sum in any order and the specified one are within the margin of the exact one.
@@ -54,6 +60,9 @@ def _scores(query, tools, position, use, error, D: tl.constexpr, ROWS: tl.conste
         part = tl.load(row, mask=use[:, None] & (d < D)[None, :], other=0.0).to(tl.float64)
         total += tl.sum(tl.reshape(part * left[None, :], [ROWS, BD // EACH, EACH]), axis=2)
     total = tl.sum(total, axis=1)
+    if KIND != NONE:
+        extra = _lexical(position, use, asked, KIND).to(tl.float64) * UNIT
+        total += extra
     margin = error.to(tl.float64) * 2.0**-30
     score = (total + margin).to(tl.float32)
     unsure = use & ((total - margin).to(tl.float32) != score)
@@ -62,7 +71,9 @@ def _scores(query, tools, position, use, error, D: tl.constexpr, ROWS: tl.conste
         last = tl.max(tl.where(unsure, i, -1), axis=0)
         there = tl.max(tl.where(i == last, position, 0), axis=0)
         exact = _specified(query, tools + there.to(tl.int64) * D, D)
-        score = tl.where(i == last, exact, score)
+        if KIND != NONE:
+            exact += tl.sum(tl.where(i == last, extra, 0.0), axis=0)
+        score = tl.where(i == last, exact.to(tl.float32), score)
         unsure = unsure & (i != last)
     return tl.where(score == 0, 0.0, score)  # no negative zero
 
@@ -93,8 +104,8 @@ def _write(best, out_scores, out_rows, b, k, K: tl.constexpr):
 
 @triton.jit
 def _keys(
-    query, tools, rows, classes, allowed, position, least, error,
-    D: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+    query, tools, rows, classes, allowed, position, least, error, asked,
+    D: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
     """A key for each position (-1: none) whose tool is allowed and scores enough.
 
@@ -104,7 +115,7 @@ def _keys(
     row = tl.load(rows + position, mask=position >= 0, other=0)
     bits = tl.load(allowed + own // 32, mask=own >= 0, other=0)
     use = (own >= 0) & (((bits >> (own % 32)) & 1) != 0)
-    score = _scores(query, tools, position, use, error, D, ROWS, BD)
+    score = _scores(query, tools, position, use, error, asked, D, ROWS, BD, KIND)
     key = (_ordered(score).to(tl.int64) << 32) | (0x7FFFFFFF - row).to(tl.int64)
     return tl.where(use & (score >= least), key, NO_KEY)
 
@@ -112,19 +123,23 @@ def _keys(
 @triton.jit(do_not_specialize=["n_words", "n_positions", "k"])
 def every_tool(
     queries, tools, rows, classes, allowed, threshold, out_scores, out_rows,
-    n_words, n_positions, k, slack,
-    D: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+    n_words, n_positions, k, slack, starts, lexical, most,
+    D: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
     """One program a turn; every tool is scored exactly. For very few tools."""
     b = tl.program_id(0)
     query = queries + b.to(tl.int64) * D
-    error = _error(query, slack, D)
+    asked, error = None, _error(query, slack, D)
+    if KIND != NONE:
+        asked, reach = _terms_of(b, n_positions, starts, lexical, most)
+        error += reach * LEXICAL_ERROR
     best = tl.full((K,), NO_KEY, tl.int64)
     for first in range(0, n_positions, ROWS):
         i = first + tl.arange(0, ROWS)
         new = _keys(
             query, tools, rows, classes, allowed + b.to(tl.int64) * n_words,
-            tl.where(i < n_positions, i, -1), tl.load(threshold + b), error, D, ROWS, BD,
+            tl.where(i < n_positions, i, -1), tl.load(threshold + b), error, asked,
+            D, ROWS, BD, KIND,
         )  # fmt: skip
         best = _merge(best, new, K)
     _write(best, out_scores, out_rows, b, k, K)

@@ -1,12 +1,10 @@
 """Gated top-k on a GPU: group maxima by the matrix unit, then an exact search in few groups.
 
-One to three launches, no synchronisation and no allocation that depends on the data, so a
-call can be captured in a CUDA graph. Needs torch and triton. kernels/README.md has the proof.
+A call can be captured in a CUDA graph. Needs torch and triton. The proof: kernels/README.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +14,23 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from ta_fast_kernels import triton_kernels as kernels
 from ta_fast_kernels.triton_best import best_tools
 from ta_fast_kernels.triton_exact import every_tool
-from ta_fast_kernels.triton_index import TILE, Layout, group_size, part_size, place
+from ta_fast_kernels.triton_index import (
+    TILE,
+    Layout,
+    Tiling,
+    group_size,
+    part_size,
+    place,
+    tiling,
+)
+from ta_fast_kernels.triton_lexical import NONE, ROWS_OF_TERMS
+from ta_fast_kernels.triton_terms import TermIndex, TurnTerms, lexical_kind, lexical_operands
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ta_fast_kernels.matrix import ToolMatrix
+    from ta_fast_kernels.terms import Postings
 
 MAX_K = 64
 """Largest k that the kernels serve."""
@@ -39,25 +48,6 @@ LIST = 256 + 16 * 64 + 16 * 16 + 16 * 32
 """Numbers that stage two writes down for a turn, at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """How the matrix product is cut: turns and dimensions of a tile of 128 tools."""
-
-    turns: int
-    dims: int
-    warps: int
-    stages: int
-
-
-NARROW = Tiling(64, 64, 4, 3)
-WIDE = Tiling(128, 64, 4, 3)
-
-
-def tiling(turns: int) -> Tiling:
-    """The measured choice for so many turns."""
-    return NARROW if turns <= 64 else WIDE
-
-
 class GroupSearch:
     """The tools of one ``ToolMatrix`` on a device, and the search in them.
 
@@ -69,6 +59,7 @@ class GroupSearch:
         rows: int32 ``[N]``, the catalog row of each.
         starts: int64 ``[G + 1]``.
         max_norm: an upper bound of the vectors' Euclidean norms.
+        postings: the tools' terms by stored row, for hybrid scores.
     """
 
     def __init__(
@@ -77,6 +68,7 @@ class GroupSearch:
         rows: NDArray[Any],
         starts: NDArray[Any],
         max_norm: float,
+        postings: Postings | None = None,
         *,
         group: int | None = None,
     ) -> None:
@@ -100,6 +92,10 @@ class GroupSearch:
         self.slack = max_norm * 1.001 * (self.dim + 64 + 128) * 2.0**-22
         self.max_turns = self._turns_that_fit()
         self._scratch: dict[int, dict[str, torch.Tensor]] = {}
+        self.terms: TermIndex | None = None
+        if postings is not None:
+            self.terms = TermIndex(postings, layout.stored, self.device)
+            self.terms.make_room(self.max_turns, self._room(self.terms.nbytes))
         self.early = self.device.type == "cuda"
         self.processors = 8
         if self.early:
@@ -127,6 +123,11 @@ class GroupSearch:
             turns //= 2
         return turns
 
+    def _room(self, terms: int) -> int:
+        """Bytes that 15 % of the index and 64 MB leave for lexical sums."""
+        turn = self.n_groups * 4 + self.n_tiles * 2 + LIST * 4
+        return int((self.tools.nbytes + terms) * 0.15 + 64e6) - self.max_turns * turn
+
     def scratch(self, turns: int) -> dict[str, torch.Tensor]:
         """Scratch memory for a bucket of turns: made once, so that graphs may keep it."""
         bucket = 64 if turns <= 64 else self.max_turns
@@ -152,6 +153,7 @@ class GroupSearch:
         threshold: torch.Tensor,
         out: tuple[torch.Tensor, torch.Tensor] | None = None,
         choice: Tiling | None = None,
+        terms: TurnTerms | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores float32 ``[B, k]`` and catalog rows int32 ``[B, k]`` on the device.
 
@@ -162,6 +164,7 @@ class GroupSearch:
             threshold: float32 ``[B]``, contiguous; not NaN.
             out: where to write scores and rows.
             choice: a tiling other than the measured one.
+            terms: the turns' terms, for hybrid scores; of tools with postings.
         """
         turns = len(queries)
         if not 1 <= k <= MAX_K:
@@ -178,12 +181,13 @@ class GroupSearch:
         for i in range(0, turns, self.max_turns):
             part = slice(i, i + self.max_turns)
             mine = out[0][part], out[1][part]
+            own = None if terms is None else terms.part(i, i + self.max_turns)
             if len(self.tools) <= FEW_TOOLS:
-                self.score_all(queries[part], allowed[part], k, threshold[part], mine)
+                self.score_all(queries[part], allowed[part], k, threshold[part], mine, own)
                 continue
             memory = self.scratch(len(queries[part]))
-            self.find_maxima(queries[part], allowed[part], memory, choice)
-            self.find_best(queries[part], allowed[part], k, threshold[part], memory, mine)
+            self.find_maxima(queries[part], allowed[part], memory, choice, terms=own)
+            self.find_best(queries[part], allowed[part], k, threshold[part], memory, mine, own)
         return out
 
     def score_all(
@@ -193,14 +197,16 @@ class GroupSearch:
         k: int,
         threshold: torch.Tensor,
         out: tuple[torch.Tensor, torch.Tensor],
+        terms: TurnTerms | None = None,
         **how: Any,
     ) -> None:
         """The whole of a small catalog, in one launch."""
         width = 1 << (self.dim - 1).bit_length()
-        shape = {"BD": min(128, width), "ROWS": 128, "num_warps": 16}
+        kind = NONE if terms is None else ROWS_OF_TERMS
+        shape = {"BD": min(128, width), "ROWS": 128, "num_warps": 16, "KIND": kind}
         every_tool[(len(queries),)](
             queries, self.tools, self.rows, self.classes, allowed, threshold, *out,
-            self.n_words, len(self.tools), k, self.slack,
+            self.n_words, len(self.tools), k, self.slack, *lexical_operands(self.terms, terms),
             D=self.dim, K=16 if k <= 16 else 64, **(shape | how),
         )  # fmt: skip
 
@@ -211,10 +217,11 @@ class GroupSearch:
         memory: dict[str, Any],
         choice: Tiling | None = None,
         few: bool | None = None,
+        terms: TurnTerms | None = None,
     ) -> None:
         """Stage one: the maximum of each group and tile, for each turn."""
         turns, dim = queries.shape
-        cut = choice or tiling(turns)
+        cut = choice or tiling(turns, hybrid=terms is not None)
         if turns < cut.turns and self.n_groups >= MANY_GROUPS:
             memory["queries"][:turns] = queries
             queries = memory["queries"][: cut.turns]
@@ -226,6 +233,11 @@ class GroupSearch:
         how["PART"] = part_size(turns, self.n_tiles)
         how |= {"EARLY": self.early, "num_warps": cut.warps, "num_stages": cut.stages}
         blocks, n_shared = -(-turns // cut.turns), self.n_tiles - self.n_pure
+        if terms is not None and self.terms is not None:
+            how |= {"IDENTITY": self.identity, "SHARED": n_shared > 0}
+            sizes = self.n_words, turns, self.n_pure
+            self.terms.find_maxima(terms, (*operands, self.seams, *of_tools), sizes, blocks, how)
+            return
         if (self.n_tiles * blocks <= self.programs) if few is None else few:
             kernels.few_tiles[(self.n_tiles * blocks,)](
                 *operands, self.seams, *of_tools, self.n_words, turns, self.n_tiles, self.n_pure,
@@ -251,6 +263,7 @@ class GroupSearch:
         threshold: torch.Tensor,
         memory: dict[str, Any],
         out: tuple[torch.Tensor, torch.Tensor],
+        terms: TurnTerms | None = None,
         **how: Any,
     ) -> None:
         """Stage two: the best tools of each turn, from the maxima."""
@@ -266,11 +279,13 @@ class GroupSearch:
         else:  # make it small, so that several fit
             shape |= {"ROWS": 16, "num_warps": 4}
             shape |= {"maxnreg": 128} if self.early else {}
+        shape["KIND"] = lexical_kind(self.terms, terms)
         if self.early:
             shape["launch_pdl"] = True
         best_tools[(turns,)](
             queries, self.tools, self.rows, self.classes, allowed, threshold, memory["words"],
             memory["tops"], memory["lists"], *out, self.n_words, turns, self.n_tiles, k, self.slack,
+            *lexical_operands(self.terms, terms),
             D=self.dim, GROUP=self.group, EARLY=self.early, **(shape | how),
         )  # fmt: skip
 
@@ -282,4 +297,4 @@ def search_of(matrix: ToolMatrix, dtype: torch.dtype, device: torch.device) -> G
         rounded[i : i + (1 << 17)] = torch.from_numpy(np.array(matrix.vectors[i : i + (1 << 17)]))
     # Rounding lengthens a vector by 2**-8 at most (and by a little where it underflows).
     max_norm = matrix.max_norm * (1 + 2.0**-8) + matrix.dim * 2.0**-24
-    return GroupSearch(rounded, matrix.rows, matrix.starts, max_norm)
+    return GroupSearch(rounded, matrix.rows, matrix.starts, max_norm, matrix.postings)
