@@ -20,7 +20,7 @@ from ta_fast.errors import InvalidConfig, UnknownTool, did_you_mean
 from ta_fast.events import EventHook, check_event, emit, listening, route_event
 from ta_fast.gate import Explanation
 from ta_fast.prompt import Delivery, Form, Prompt, render
-from ta_fast.routing import Found, find
+from ta_fast.routing import Found, read, wanted
 from ta_fast.schemas import SchemaLoader
 from ta_fast.snapshot import Snapshot
 from ta_fast.turns import check_turn, text_of
@@ -94,9 +94,9 @@ class ToolAttention:
     ) -> None:
         self._catalog = catalog
         self._encoder = encoder
-        self._scorer = scorer
+        self.scorer = scorer
         self._ranking = ranking
-        self._loader = loader or SchemaLoader(catalog)
+        self.loader = loader or SchemaLoader(catalog)
         self._pinned = tuple(dict.fromkeys(always_include))
         self._on_event = on_event
         self._log_intent = log_intent
@@ -106,8 +106,13 @@ class ToolAttention:
         _check_pinned(self._pinned, self.index)
 
     @property
+    def snapshot(self) -> Snapshot:
+        """The epoch that turns are routed against now."""
+        return self._snapshot
+
+    @property
     def index(self) -> ToolIndex:
-        """The catalog snapshot that turns are routed against."""
+        """Its tools."""
         return self._snapshot.index
 
     def refresh(self) -> bool:
@@ -122,7 +127,7 @@ class ToolAttention:
         return True
 
     def _take(self) -> Snapshot:
-        snapshot = Snapshot(self._catalog, self._encoder, self._scorer, self._wish, self._ranking)
+        snapshot = Snapshot(self._catalog, self._encoder, self.scorer, self._wish, self._ranking)
         if snapshot.stale and not self._told:
             logger.warning("%s; run ta-fast calibrate", snapshot.stale)
             self._told = snapshot.stale
@@ -146,15 +151,23 @@ class ToolAttention:
         facts = [turn.current_facts() for turn in turns]
         allowed = np.array([snapshot.index.gate.allowed(f) for f in facts])
         texts = [text_of(turn) for turn in turns]
-        heard = listening(self._on_event)
-        promotions = []
-        for b, found in enumerate(find(snapshot, turns, texts, allowed, vectors=heard)):
-            promotion = self._promote(snapshot, turns[b], found, allowed[b])
-            if found.query is not None and heard:
-                intent = turns[b].intent if self._log_intent else None
-                emit(route_event(promotion, found.query, intent), self._on_event)
-            promotions.append(promotion)
-        return promotions
+        ask = wanted(snapshot, turns, vectors=self.wants_vectors)
+        routed = snapshot.pipeline.route(texts, allowed, ask.k, ask.thresholds, vectors=ask.vectors)
+        found = read(snapshot, turns, routed)
+        return [self.promote(snapshot, *each) for each in zip(turns, found, allowed, strict=True)]
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether events are listened to, which hold a hash of the embedding."""
+        return listening(self._on_event)
+
+    def promote(self, snapshot: Snapshot, turn: Turn, found: Found, allowed: U32) -> Promotion:
+        """The promotion of what one turn found in an epoch, and its event."""
+        promotion = self._promote(snapshot, turn, found, allowed)
+        if found.query is not None and self.wants_vectors:
+            intent = turn.intent if self._log_intent else None
+            emit(route_event(promotion, found.query, intent), self._on_event)
+        return promotion
 
     def _promote(self, snapshot: Snapshot, turn: Turn, found: Found, allowed: U32) -> Promotion:
         started = perf_counter()
@@ -166,7 +179,7 @@ class ToolAttention:
         ]
         scores, right = found.scores, found.right
         ids = [*scores, *(i for i in pinned if i not in scores)]
-        schemas = self._loader.load(ids, index.epoch)
+        schemas = self.loader.load(ids, index.epoch)
         tools = tuple(
             PromotedTool(schema, scores.get(schema.id), schema.id in pinned, right.get(schema.id))
             for schema in schemas
@@ -230,7 +243,7 @@ class ToolAttention:
             index = self.index
             allowed = index.gate.allowed(promotion.turn.current_facts())
             ids = [index.ids[row] for row in np.flatnonzero(index.allowed_rows(allowed))]
-            deferred = [s for s in self._loader.load(ids, index.epoch) if s is not None]
+            deferred = [s for s in self.loader.load(ids, index.epoch) if s is not None]
         return render(promotion, self.pool(promotion.turn), form, delivery, deferred)
 
     def explain(self, turn: Turn, tool_id: str) -> ToolExplanation:

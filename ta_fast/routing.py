@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 
-from ta_fast.calibration import Judge
+from ta_fast.pipeline import Routed
 from ta_fast.snapshot import Snapshot
-from ta_fast.types import F32, U32, Turn
+from ta_fast.types import F32, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,59 +33,50 @@ class Found:
     abstained: bool = False
 
 
-def find(
-    snapshot: Snapshot, turns: Sequence[Turn], texts: Sequence[str], allowed: U32, *, vectors: bool
-) -> list[Found]:
-    """Find the tools of B turns: one encoder call, one scorer call.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a batch of turns asks of the pipeline.
 
-    Args:
-        snapshot: The epoch.
-        turns: Their ``top_k`` and ``threshold`` are used.
-        texts: What is embedded of each.
-        allowed: Allowed gate classes, uint32 ``[B, ceil(G/32)]``.
+    Attributes:
+        k: Tools for each turn.
+        thresholds: Their least scores, float32 ``[B]``.
         vectors: The embeddings are wanted on the host.
     """
-    if snapshot.judge is not None:
-        return _judged(snapshot, snapshot.judge, turns, texts, allowed)
+
+    k: int
+    thresholds: F32
+    vectors: bool
+
+
+def wanted(snapshot: Snapshot, turns: Sequence[Turn], *, vectors: bool) -> Wanted:
+    """What these turns ask for; ``vectors`` if somebody else wants their embeddings."""
     k = min(max(turn.top_k for turn in turns), max(1, len(snapshot.index)))
-    thresholds = np.array([turn.threshold for turn in turns], dtype=np.float32)
-    routed = snapshot.pipeline.route(texts, allowed, k, thresholds, vectors=vectors)
-    ids, found = snapshot.index.ids, []
-    for b, turn in enumerate(turns):
-        rows = routed.top.rows[b, : turn.top_k].tolist()
-        pairs = zip(rows, routed.top.scores[b, : turn.top_k].tolist(), strict=True)
-        scores = {ids[row]: score for row, score in pairs if row >= 0}
-        query = None if routed.queries is None else routed.queries[b]
-        found.append(Found(scores, query, routed.seconds))
-    return found
-
-
-def _judged(
-    snapshot: Snapshot, judge: Judge, turns: Sequence[Turn], texts: Sequence[str], allowed: U32
-) -> list[Found]:
+    if snapshot.judge is None:
+        thresholds = np.array([turn.threshold for turn in turns], dtype=np.float32)
+        return Wanted(k, thresholds, vectors)
     # The calibration sees the two best tools whatever k and the threshold, applied after it.
-    k = max(2, min(max(turn.top_k for turn in turns), len(snapshot.index)))
-    everything = np.full(len(turns), -np.inf, dtype=np.float32)
-    routed = snapshot.pipeline.route(texts, allowed, k, everything, vectors=True)
-    top, queries = routed.top, cast(F32, routed.queries)
-    judgement = judge(top.scores, top.rows, queries, routed.words)
-    thresholds = np.array([[turn.threshold] for turn in turns], dtype=np.float32)
+    return Wanted(max(2, k), np.full(len(turns), -np.inf, dtype=np.float32), vectors=True)
+
+
+def read(snapshot: Snapshot, turns: Sequence[Turn], routed: Routed) -> list[Found]:
+    """What each of B turns found."""
+    top, judge = routed.top, snapshot.judge
     limits = np.array([[turn.top_k] for turn in turns])
-    kept = (top.scores >= thresholds) & (top.rows >= 0) & (np.arange(k) < limits)
-    kept &= ~judgement.abstained[:, None]
-    ids, found = snapshot.index.ids, []
-    for b, fit in enumerate(judgement.fit.tolist()):
-        names = [ids[row] for row in top.rows[b, kept[b]].tolist()]
-        scores = top.scores[b, kept[b]].tolist()
-        right = judgement.right[b, kept[b]].tolist()
-        found.append(
-            Found(
-                dict(zip(names, scores, strict=True)),
-                queries[b],
-                routed.seconds,
-                dict(zip(names, right, strict=True)),
-                fit,
-                bool(judgement.abstained[b]),
-            )
-        )
+    kept = (top.rows >= 0) & (np.arange(top.rows.shape[1]) < limits)
+    judgement = None
+    if judge is not None and routed.queries is not None:
+        judgement = judge(top.scores, top.rows, routed.queries, routed.words)
+        kept &= top.scores >= np.array([[turn.threshold] for turn in turns], dtype=np.float32)
+        kept &= ~judgement.abstained[:, None]
+    found = []
+    for b in range(len(turns)):
+        names = [snapshot.index.ids[row] for row in top.rows[b, kept[b]].tolist()]
+        scores = dict(zip(names, top.scores[b, kept[b]].tolist(), strict=True))
+        query = None if routed.queries is None else routed.queries[b]
+        if judgement is None:
+            found.append(Found(scores, query, routed.seconds))
+            continue
+        right = dict(zip(names, judgement.right[b, kept[b]].tolist(), strict=True))
+        fit, abstained = float(judgement.fit[b]), bool(judgement.abstained[b])
+        found.append(Found(scores, query, routed.seconds, right, fit, abstained))
     return found

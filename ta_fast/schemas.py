@@ -72,6 +72,11 @@ class SchemaLoader:
                     schemas[place] = self.schema(tool_id, epoch)
         return schemas
 
+    def lacks(self, tool_ids: Sequence[str], epoch: int) -> list[str]:
+        """Which of the tools would have to be loaded."""
+        with self._lock:
+            return [tool_id for tool_id in tool_ids if (epoch, tool_id) not in self._held]
+
     def schema(self, tool_id: str, epoch: int) -> ToolSchema:
         """The schema of one tool.
 

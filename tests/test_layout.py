@@ -20,9 +20,9 @@ LEVELS = [
     {"pipeline"},
     {"snapshot", "check"},
     {"routing"},
-    {"engine"},
+    {"engine", "sessions"},
     {"attention"},
-    {"evaluate"},
+    {"evaluate", "gateway"},
     {"config", "commands", "labelled", "testing"},
     {"cli"},
 ]
