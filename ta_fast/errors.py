@@ -65,9 +65,10 @@ class InvalidArguments(TaFastError):
 
 
 class Overloaded(TaFastError):
-    """The engine's queue is full; try again later."""
+    """The engine's queue is full; try again in ``retry_after`` seconds."""
 
     status = 429
+    retry_after = 1.0
 
 
 class DeadlineExceeded(TaFastError):
