@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -30,6 +31,9 @@ B = 0.75
 SCALE = 0.02
 """What one unit of BM25 adds to a cosine of all-MiniLM-L6-v2."""
 
+REMEMBERED_WORDS = 1 << 15
+"""Words of several pieces whose terms are kept."""
+_UNKNOWN, _NO_WORD = -1, -2
 _TOOLS_AT_ONCE = 1024
 _MOST_PARAMETERS = 256  # of one tool that are read, nested ones counted
 _MOST_VALUES = 32  # of one enumeration
@@ -46,11 +50,13 @@ class Lexicon:
         vocabulary: The tokenizer's.
         keys: The word of each term, uint64 ``[V]``, ascending.
         of_token: The term that a token is as a word of its own, int32 ``[n]``; -1: none.
+        one: The way for one turn.
     """
 
     vocabulary: Vocabulary
     keys: U64
     of_token: I32
+    one: OneTurn
 
     @classmethod
     def build(
@@ -64,7 +70,8 @@ class Lexicon:
         rows = TermRows(
             _offsets(owners[kept], len(tools)), terms[kept].astype(np.int32), weights[kept]
         )
-        return cls(vocabulary, keys, _find(keys, vocabulary.keys)), rows
+        of_token = _find(keys, vocabulary.keys)
+        return cls(vocabulary, keys, of_token, OneTurn(vocabulary, keys, of_token)), rows
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,6 +86,8 @@ class Lexicon:
             The terms, and ``[B, 2]``: words as often as they are said, and of those the
             ones that no tool has.
         """
+        if len(rows) == 1:
+            return self.one.read(rows[0])
         ids, starts = _end_to_end(rows)
         keys, terms, owners = self._terms(ids, starts)
         word, known = keys != NOTHING, terms >= 0
@@ -99,6 +108,41 @@ class Lexicon:
             keys[joined], terms[joined] = NOTHING, -1
             keys[begins], terms[begins] = long_keys, _find(self.keys, long_keys)
         return keys, terms, np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+
+
+class OneTurn:
+    """Reads one turn without NumPy, whose calls are what costs when a turn comes alone."""
+
+    def __init__(self, vocabulary: Vocabulary, keys: U64, of_token: I32) -> None:
+        self._vocabulary, self._keys = vocabulary, keys
+        self._joins, self._joinable = vocabulary.joins.tobytes(), vocabulary.joinable.tobytes()
+        self._alone = np.where(vocabulary.keys == NOTHING, _NO_WORD, of_token).tolist()
+        self._of_pieces = lru_cache(REMEMBERED_WORDS)(self._long_word)
+
+    def read(self, row: bytes) -> tuple[TermRows, I32]:
+        """See ``Lexicon.read``."""
+        ids = memoryview(row).cast("i").tolist()
+        words, found, i = [], set(), 0
+        while i < len(ids):
+            j = i + 1
+            while j < len(ids) and self._joins[ids[j]] and self._joinable[ids[j - 1]]:
+                j += 1
+            alone = j == i + 1
+            term = self._alone[ids[i]] if alone else self._of_pieces(row[4 * i : 4 * j])
+            if term != _NO_WORD:
+                words.append(term)
+                found.add(term)
+            i = j
+        found.discard(_UNKNOWN)
+        terms = np.array(sorted(found), np.int32)
+        offsets = np.array([0, len(found)], np.int64)
+        counts = np.array([[len(words), words.count(_UNKNOWN)]], np.int32)
+        return TermRows(offsets, terms, np.ones(len(found), np.int32)), counts
+
+    def _long_word(self, row: bytes) -> int:
+        ids = np.frombuffer(row, np.int32)
+        _, keys = self._vocabulary.long_words(ids, np.arange(len(ids)) > 0)
+        return _NO_WORD if keys[0] == NOTHING else int(_find(self._keys, keys)[0])
 
 
 def _count(

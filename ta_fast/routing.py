@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -60,23 +61,28 @@ def wanted(snapshot: Snapshot, turns: Sequence[Turn], *, vectors: bool) -> Wante
 
 def read(snapshot: Snapshot, turns: Sequence[Turn], routed: Routed) -> list[Found]:
     """What each of B turns found."""
+    if snapshot.judge is None:
+        return [_read_one(snapshot, turn, routed, b) for b, turn in enumerate(turns)]
     top, judge = routed.top, snapshot.judge
     limits = np.array([[turn.top_k] for turn in turns])
     kept = (top.rows >= 0) & (np.arange(top.rows.shape[1]) < limits)
-    judgement = None
-    if judge is not None and routed.queries is not None:
-        judgement = judge(top.scores, top.rows, routed.queries, routed.words)
-        kept &= top.scores >= np.array([[turn.threshold] for turn in turns], dtype=np.float32)
-        kept &= ~judgement.abstained[:, None]
+    queries = cast(F32, routed.queries)
+    judgement = judge(top.scores, top.rows, queries, routed.words)
+    kept &= top.scores >= np.array([[turn.threshold] for turn in turns], dtype=np.float32)
+    kept &= ~judgement.abstained[:, None]
     found = []
     for b in range(len(turns)):
         names = [snapshot.index.ids[row] for row in top.rows[b, kept[b]].tolist()]
         scores = dict(zip(names, top.scores[b, kept[b]].tolist(), strict=True))
-        query = None if routed.queries is None else routed.queries[b]
-        if judgement is None:
-            found.append(Found(scores, query, routed.seconds))
-            continue
         right = dict(zip(names, judgement.right[b, kept[b]].tolist(), strict=True))
         fit, abstained = float(judgement.fit[b]), bool(judgement.abstained[b])
-        found.append(Found(scores, query, routed.seconds, right, fit, abstained))
+        found.append(Found(scores, queries[b], routed.seconds, right, fit, abstained))
     return found
+
+
+def _read_one(snapshot: Snapshot, turn: Turn, routed: Routed, b: int) -> Found:
+    ids, top = snapshot.index.ids, routed.top
+    rows, scores = top.rows[b, : turn.top_k].tolist(), top.scores[b, : turn.top_k].tolist()
+    best = {ids[row]: score for row, score in zip(rows, scores, strict=True) if row >= 0}
+    query = None if routed.queries is None else routed.queries[b]
+    return Found(best, query, routed.seconds)

@@ -50,19 +50,21 @@ class TermRows:
         offsets, terms, values = self.offsets, self.terms, self.values
         if offsets.dtype != np.int64 or offsets.ndim != 1 or len(offsets) == 0:
             raise ValueError(f"offsets: expected int64 [R + 1], found {describe(offsets)}")
-        if offsets[0] != 0 or offsets[-1] != len(terms) or (np.diff(offsets) < 0).any():
+        if offsets[0] != 0 or offsets[-1] != len(terms) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError(f"offsets: expected to ascend from 0 to {len(terms)}")
         for name, array in (("terms", terms), ("values", values)):
             if array.dtype != np.int32 or array.shape != (len(terms),):
                 raise ValueError(f"{name}: expected int32 [{len(terms)}], found {describe(array)}")
         if len(terms) and (values.min() < 1 or terms.min() < 0):
             raise ValueError(f"expected terms from 0 and values from 1, found {terms}, {values}")
-        falls = np.flatnonzero(np.diff(terms) <= 0) + 1
-        if len(falls) and not np.isin(falls, offsets).all():
+        rises = terms[1:] > terms[:-1]
+        if not (rises.all() or np.isin(np.flatnonzero(~rises) + 1, offsets).all()):
             raise ValueError("terms: expected to ascend within a row")
 
     def sums(self) -> NDArray[np.int64]:
         """The sum of each row's values, ``[R]``."""
+        if len(self) == 1:
+            return self.values.sum(dtype=np.int64, keepdims=True)
         before = np.zeros(len(self.values) + 1, np.int64)
         np.cumsum(self.values, out=before[1:])
         return before[self.offsets[1:]] - before[self.offsets[:-1]]
@@ -121,6 +123,8 @@ class Postings:
             block: stored rows.
             whole: the block holds all stored rows.
         """
+        if len(turns) == 1 and whole:
+            return self._overlaps_one(turns, len(block))
         known = turns.terms < len(self)
         terms, counts = turns.terms[known], turns.values[known]
         owner = np.repeat(np.arange(len(turns)), np.diff(turns.offsets))[known]
@@ -135,6 +139,22 @@ class Postings:
         sums = np.zeros(len(turns) * len(block), np.float32)
         np.add.at(sums, place, (self.weights[at] * np.repeat(counts, sizes)).astype(np.float32))
         return sums.reshape(len(turns), len(block))
+
+    def _overlaps_one(self, turn: TermRows, count: int) -> NDArray[np.float32]:
+        """``overlaps`` of one turn, in as few NumPy calls as will do: they are what costs."""
+        sums = np.zeros((1, count), np.float32)
+        terms, counts = turn.terms, turn.values
+        if len(terms) and terms[-1] >= len(self):
+            terms, counts = terms[terms < len(self)], counts[terms < len(self)]
+        begin, end = self.offsets[terms].tolist(), self.offsets[terms + 1].tolist()
+        stored, weights = [], []
+        for first, last, often in zip(begin, end, counts.tolist(), strict=True):
+            stored.append(self.stored[first:last])
+            part = self.weights[first:last]
+            weights.append(part * often if often > 1 else part)
+        if stored:
+            np.add.at(sums[0], np.concatenate(stored), np.concatenate(weights).astype(np.float32))
+        return sums
 
     def _reach(
         self, begin: NDArray[np.int64], end: NDArray[np.int64], row: int
