@@ -24,6 +24,7 @@ LEVELS = [
     {"attention"},
     {"evaluate", "gateway"},
     {"config", "commands", "labelled", "testing"},
+    {"serve"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

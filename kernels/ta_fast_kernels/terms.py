@@ -64,7 +64,7 @@ class TermRows:
     def sums(self) -> NDArray[np.int64]:
         """The sum of each row's values, ``[R]``."""
         if len(self) == 1:
-            return self.values.sum(dtype=np.int64, keepdims=True)
+            return np.array([self.values.sum()], np.int64)
         before = np.zeros(len(self.values) + 1, np.int64)
         np.cumsum(self.values, out=before[1:])
         return before[self.offsets[1:]] - before[self.offsets[:-1]]
