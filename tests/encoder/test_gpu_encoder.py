@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from ta_fast import Catalog, Tool
 from ta_fast.encoder import make_encoder
 from ta_fast.encoder.model_folder import read_model_folder
 from ta_fast.encoder.tokenizer import as_row
 from ta_fast.errors import BackendUnavailable, InvalidConfig
+from ta_fast.types import Source
 from tests.encoder.tiny_bert import (
     CONFIG,
     WORDS,
@@ -275,6 +277,32 @@ def test_vectors_go_from_encoder_to_scorer_on_the_device(
     assert ((found.rows >= 0) == (expected.rows >= 0)).all()
     permitted = allowed[:, 0, None] >> classes[np.maximum(found.rows, 0)].astype(np.uint32) & 1
     assert permitted[found.rows >= 0].all()
+
+
+def test_hybrid_pipeline_on_the_device(
+    folder: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words of the same tokens are added on the device as they are on the host."""
+    if INTERPRETED:
+        mend_interpreter(monkeypatch)
+    made = encoder(folder, device)
+    tools = [Tool(f"t{i}", f"{WORDS[4 + i % 6]}_{WORDS[4 + i % 5]}") for i in range(300)]
+    catalog = Catalog()
+    catalog.replace([Source("f", tools)])
+    catalog.embed(made)
+    index = catalog.snapshot(made, "hybrid")
+    pipeline = Pipeline(made, TritonScorer(index.matrix, device=device), index.lexicon)
+    texts = [*TEXTS, "open request", "pull", "list open pull"]
+    allowed = np.full((len(texts), 1), 1, np.uint32)
+    threshold = np.full(len(texts), -1, np.float32)
+    found = pipeline.route(texts, allowed, 4, threshold).top
+    expected = pipeline.route(texts, allowed, 4, threshold, vectors=True).top
+    dense = Pipeline(made, TritonScorer(index.matrix, device=device))
+    assert (found.scores > dense.route(texts, allowed, 4, threshold).top.scores + 0.01).any()
+    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-3)
+    alone = [pipeline.route(texts[b : b + 1], allowed[:1], 4, threshold[:1]).top for b in (2, 7)]
+    for b, one in zip((2, 7), alone, strict=True):
+        np.testing.assert_allclose(one.scores[0], found.scores[b], atol=2e-3)
 
 
 def test_some_of_a_packed_batch() -> None:
