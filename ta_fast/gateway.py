@@ -22,11 +22,14 @@ from ta_fast.errors import InvalidConfig, InvalidTurn, TaFastError, UnknownTool
 from ta_fast.pipeline import Pipeline, Prepared, Routed
 from ta_fast.routing import read, wanted
 from ta_fast.scorer import make_scorer
-from ta_fast.sessions import MemoryStore, SessionKey, SessionStore
+from ta_fast.sessions import MemoryStore, SessionKey, SessionState, SessionStore, deliver
+from ta_fast.sessions.keeping import with_kept
 from ta_fast.snapshot import Snapshot
 from ta_fast.turns import check_turn, text_of
 from ta_fast.types import F32, U32, Promotion, ToolCall, Turn, Verdict
 
+KEPT = 32
+"""Tools that a session keeps: about so many definitions stay in its context."""
 REMEMBERED = 100_000
 """Promotions that are kept for their checks; the oldest go first."""
 
@@ -55,6 +58,11 @@ class _Router:
         return columns
 
 
+def _with(turn: Turn, state: SessionState) -> Turn:
+    """The turn with its session's facts."""
+    return replace(turn, facts=turn.facts | state.facts) if state.facts else turn
+
+
 def _routed(answer: Answer) -> Routed:
     columns = answer.columns
     seconds = {"wait": answer.waited, **answer.seconds}
@@ -72,6 +80,9 @@ class Gateway:
         engine: Batches the turns. It is closed with the gateway.
         encoders: One for each of the engine's devices; the first is that of the catalogs.
         sessions: Facts of sessions; in memory by default. It is closed with the gateway.
+        kept: Tools that a session's turns keep from earlier ones, so that the list delivered
+            grows at its end and a provider's cache holds; cut back to the turn's own when it
+            would grow beyond. 0 keeps none.
 
     Raises:
         InvalidConfig: no catalog, or another number of encoders than of devices.
@@ -83,6 +94,7 @@ class Gateway:
         engine: Engine,
         encoders: Sequence[Encoder],
         sessions: SessionStore | None = None,
+        kept: int = KEPT,
     ) -> None:
         if not catalogs:
             raise InvalidConfig("catalogs is empty; expected at least one")
@@ -94,6 +106,7 @@ class Gateway:
         self._engine = engine
         self._encoders = tuple(encoders)
         self._sessions = sessions or MemoryStore()
+        self._kept = kept
         self._epochs: WeakKeyDictionary[Snapshot, Epoch] = WeakKeyDictionary()
         self._promotions: OrderedDict[str, tuple[str, str, str, Promotion]] = OrderedDict()
 
@@ -166,13 +179,17 @@ class Gateway:
                 results[i] = error
         good = [i for i in range(len(turns)) if i not in results]
         if good:
-            facing = [await self._with_facts(turns[i], tenant, names[i]) for i in good]
+            keys = [SessionKey(tenant, names[i]) for i in good]
+            states = [await self._state(key) for key in keys]
+            facing = [_with(turns[i], state) for i, state in zip(good, states, strict=True)]
             promotions = await self._promote(attention, facing, tenant, timeout)
-            for i, promotion in zip(good, promotions, strict=True):
+            for i, key, state, promotion in zip(good, keys, states, promotions, strict=True):
                 results[i] = promotion
                 if isinstance(promotion, Promotion):
+                    kept = await self._keep(attention, key, state, promotion)
                     # Checked by the session's facts as they are then, so without those of now.
-                    self._remember(tenant, catalog, names[i], replace(promotion, turn=turns[i]))
+                    self._remember(tenant, catalog, key.id, replace(kept, turn=turns[i]))
+                    results[i] = kept
         return [results[i] for i in range(len(turns))]
 
     async def _promote(
@@ -204,7 +221,7 @@ class Gateway:
             UnknownTool: the tenant has no promotion of this handle, or it is forgotten.
         """
         catalog, session, promotion = self._recall(tenant, handle)
-        turn = await self._with_facts(promotion.turn, tenant, session)
+        turn = _with(promotion.turn, await self._state(SessionKey(tenant, session)))
         return self.attention(catalog).after_model(replace(promotion, turn=turn), calls)
 
     async def after_tool(self, handle: str, tool_id: str, *, tenant: str = "") -> frozenset[str]:
@@ -235,11 +252,25 @@ class Gateway:
         await self._engine.aclose(timeout)
         await self._sessions.aclose()
 
-    async def _with_facts(self, turn: Turn, tenant: str, session: str) -> Turn:
-        if not session:
-            return turn
-        state = await self._sessions.read(SessionKey(tenant, session))
-        return replace(turn, facts=turn.facts | state.facts) if state.facts else turn
+    async def _state(self, key: SessionKey) -> SessionState:
+        return await self._sessions.read(key) if key.id else SessionState()
+
+    async def _keep(
+        self, attention: ToolAttention, key: SessionKey, state: SessionState, promotion: Promotion
+    ) -> Promotion:
+        """The promotion with what its session keeps; what is delivered is remembered."""
+        if not key.id or not self._kept:
+            return promotion
+        index = attention.index
+        allowed = index.gate.allowed(promotion.turn.current_facts())
+
+        def permitted(tool: str) -> bool:
+            row = index.rows.get(tool)
+            return row is not None and index.permits(allowed, row)
+
+        before = state.history
+        history = await deliver(self._sessions, key, before, promotion.ids, permitted, self._kept)
+        return with_kept(promotion, attention.loader, before.tools, history.tools)
 
     def _epoch(self, snapshot: Snapshot, attention: ToolAttention, *, vectors: bool) -> Epoch:
         epoch = self._epochs.get(snapshot)

@@ -2,10 +2,12 @@
 
 ``filter``
     The request's tools array holds the promoted tools. Simplest; the array changes with
-    every promotion, so a provider's prompt cache holds only what stands before it.
+    every promotion, so a provider's prompt cache holds only what stands before it. In a
+    session that keeps its tools (``Gateway``) the array grows at its end.
 ``frozen``
     The tools array never changes: two tools, one to call any other by name. Promoted
-    schemas arrive in a tool result right before the user's message.
+    schemas arrive in a tool result right before the user's message, each once in a session
+    that keeps its tools: the result stays in the conversation.
 ``reference``
     Every allowed tool is declared once with ``defer_loading`` and is free until a
     ``tool_reference`` names it (Anthropic), or a client-run tool search returns the
@@ -83,14 +85,18 @@ def render(
     """
     _known("form", form, get_args(Form))
     _known("delivery", delivery, get_args(Delivery))
-    promoted = [definition(tool.schema, form) for tool in promotion.tools]
+    new = [tool.schema for tool in promotion.tools if not tool.delivered]
     if delivery == "filter":
-        tools, messages, counted = promoted, [], promoted
+        tools = counted = [definition(tool.schema, form) for tool in promotion.tools]
+        messages = []
     elif delivery == "frozen":
         tools = counted = _frozen_tools(form)
-        messages = _exchange(form, promotion.handle, compact_json(promoted))
+        written = compact_json([definition(schema, form) for schema in new])
+        messages = _exchange(form, promotion.handle, written)
     else:
-        tools, messages, counted = _reference(promotion, promoted, form, deferred)
+        tools, messages, counted = _reference(promotion.handle, new, form, deferred)
+    if promotion.tools and not new:  # all of it was given before
+        messages = []
     tokens = sum(
         count_tokens(text)
         for text in (compact_json(counted), compact_json(messages))
@@ -123,17 +129,15 @@ def _frozen_tools(form: Form) -> list[Message]:
 
 
 def _reference(
-    promotion: Promotion, promoted: list[Message], form: Form, deferred: Sequence[ToolSchema]
+    handle: str, new: Sequence[ToolSchema], form: Form, deferred: Sequence[ToolSchema]
 ) -> tuple[list[Message], list[Message], list[Message]]:
     """(tools, messages, tools whose tokens count) of the ``reference`` delivery."""
+    promoted = [definition(schema, form) for schema in new]
     if form == "anthropic":
         loader = _define(LOAD_TOOLS, _LOAD_TOOLS_TEXT, _LOAD_TOOLS_SCHEMA, form)
         declared = [{**definition(schema, form), "defer_loading": True} for schema in deferred]
-        references = [
-            {"type": "tool_reference", "tool_name": tool.schema.wire_name}
-            for tool in promotion.tools
-        ]
-        messages = _exchange(form, promotion.handle, references)
+        references = [{"type": "tool_reference", "tool_name": schema.wire_name} for schema in new]
+        messages = _exchange(form, handle, references)
         return [loader, *declared], messages, [loader, *promoted]
     if form == "openai-responses":
         search = {
@@ -142,7 +146,7 @@ def _reference(
             "description": _LOAD_TOOLS_TEXT,
             "parameters": _LOAD_TOOLS_SCHEMA,
         }
-        common = {"call_id": promotion.handle, "execution": "client", "status": "completed"}
+        common = {"call_id": handle, "execution": "client", "status": "completed"}
         messages = [
             {"type": "tool_search_call", "arguments": {}, **common},
             {"type": "tool_search_output", "tools": promoted, **common},

@@ -114,15 +114,18 @@ class ToolSchema:
 
 @dataclass(frozen=True, slots=True)
 class PromotedTool:
-    """A tool that one turn may call. ``score`` is its cosine, None if only pinned.
+    """A tool that one turn may call.
 
-    ``probability`` is that of its being right, None without a calibration or a score.
+    ``score`` is what ranked it, None if it is only pinned or kept from an earlier turn of the
+    session. ``probability`` is that of its being right, None without a calibration or a score.
+    ``delivered``: an earlier turn of the session was given its definition.
     """
 
     schema: ToolSchema
     score: float | None
     pinned: bool
     probability: float | None = None
+    delivered: bool = False
 
     @property
     def id(self) -> str:

@@ -136,6 +136,53 @@ def test_success_provides_facts_to_the_session() -> None:
     run(story)
 
 
+def test_a_session_keeps_its_tools_in_order() -> None:
+    """The list grows at its end, is callable whole, and loses at once what is forbidden."""
+    call = [ToolCall("1", "f__tool_1", {})]
+
+    async def story(gateway: Gateway, attention: ToolAttention) -> None:
+        async def ask(intent: str) -> Promotion:
+            (found,) = await gateway.route([anything(intent, top_k=2)], sessions=["s"])
+            assert isinstance(found, Promotion)
+            return found
+
+        await gateway.sessions.update(SessionKey("", "s"), grant=["scope:write"])
+        first, second = await ask("write file"), await ask("tool 1 number 1")
+        assert "f__write_file" in first.ids
+        assert second.ids[: len(first.ids)] == first.ids
+        assert [tool.delivered for tool in second.tools] == [True, True, False, False]
+        assert [tool.score is None for tool in second.tools] == [True, True, False, False]
+        assert (await gateway.check(second.handle, call)).accepted
+        third = await ask("tool 1 number 1")
+        assert third.ids == second.ids
+        assert all(tool.delivered for tool in third.tools)
+        assert attention.prompt(third, "openai", "frozen").messages == []
+        shown = attention.prompt(second, "openai", "frozen").messages[-1]["content"]
+        assert "f__tool_1" in shown
+        assert "f__write_file" not in shown
+        assert len(attention.prompt(third, "openai", "filter").tools) == 4
+        await gateway.sessions.update(SessionKey("", "s"), revoke=["scope:write"])
+        assert "f__write_file" not in (await ask("tool 1 number 1")).ids
+
+    run(story)
+
+
+def test_a_session_keeps_so_many_tools_at_most() -> None:
+    """Beyond the bound the list is cut back to the turn's own tools; 0 keeps none."""
+
+    async def sizes(kept: int) -> list[int]:
+        gateway = Gateway({"": make_attention()}, Engine(), [HashingEncoder()], kept=kept)
+        turns = [anything(f"tool {i} number {i}", top_k=3) for i in range(12)]
+        found = [(await gateway.route([turn], sessions=["s"]))[0] for turn in turns]
+        await gateway.aclose(5.0)
+        return [len(p.tools) for p in found if isinstance(p, Promotion)]
+
+    bounded = asyncio.run(asyncio.wait_for(sizes(8), LIMIT))
+    assert max(bounded) <= 8
+    assert sorted(set(bounded)) != [3]
+    assert asyncio.run(asyncio.wait_for(sizes(0), LIMIT)) == [3] * 12
+
+
 def test_a_handle_is_its_tenants() -> None:
     """Another tenant's handle is answered like one that never was."""
 
