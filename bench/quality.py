@@ -22,7 +22,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import quality_abstention, quality_caches, quality_scale, quality_sets, quality_testbed
+from bench import (
+    quality_abstention,
+    quality_caches,
+    quality_registers,
+    quality_scale,
+    quality_sets,
+    quality_testbed,
+)
 from bench.quality_bed import Bed, RememberingEncoder
 from bench.quality_plots import draw
 from bench.quality_tables import tables, write_into
@@ -34,10 +41,11 @@ DOCS = ROOT / "docs"
 REPORT = "quality.md"
 PARTS: dict[str, Callable[[Bed], Any]] = {
     "definitions": quality_testbed.definitions,
+    "registers": quality_registers.registers,
     "methods": quality_testbed.methods,
+    "session": quality_testbed.session,
     "curves": quality_testbed.curves,
     "ablations": quality_testbed.ablations,
-    "reasons": quality_testbed.reasons,
     "utilisations": quality_testbed.utilisations,
     "poisons": quality_scale.poisons,
     "caches": quality_caches.caches,

@@ -26,17 +26,18 @@ from ta_fast.evaluate.testbed.tasks import (
     HELD_OUT,
     HELD_OUT_SEED,
     KINDS,
+    PLAIN_SHARE,
     Task,
     TaskTurn,
     make_tasks,
-    with_services,
 )
 from ta_fast.evaluate.testbed.tools import SEED, make_tools
 from ta_fast.types import F32, Promotion, Tool
 
 Row = dict[str, Any]
-READINGS = ("as written", "kinds said", "kinds and service said")
-"""The tasks' readings: what the person says of a value ("ticket PAY-412"), and of the service."""
+READINGS = {"as people ask": PLAIN_SHARE, "all terse": 0.0}
+"""The tasks' readings: the share of requests in the plain register. The first is the main one."""
+MAIN, HARD = READINGS
 QUICK = 5  # a quick run has one task of so many
 
 
@@ -76,8 +77,8 @@ class Bed:
         self.rankings = ("dense", "hybrid") if shows_tokens(encoder) else ("dense",)
         self.ranking = self.rankings[-1]  # as "auto" chooses
         self.tools = make_tools()
-        self.tasks = self.read("as written")
-        self.held_out = self.read("as written", held_out=True)
+        self.tasks = self.read(MAIN)
+        self.held_out = self.read(MAIN, held_out=True)
         self.arrays = ArrayTokens(self.tools)
         self.permits = Permits(self.tools)
         self.ids = tuple(self.arrays.texts)
@@ -102,7 +103,7 @@ class Bed:
     def ranked(
         self,
         ranking: str = "",
-        reading: str = "as written",
+        reading: str = MAIN,
         *,
         gated: bool = True,
         held_out: bool = False,
@@ -122,8 +123,7 @@ class Bed:
         """The tasks in one of their readings."""
         counts = {kind: count // QUICK if self.quick else count for kind, count in KINDS.items()}
         which = (HELD_OUT, HELD_OUT_SEED) if held_out else (counts, SEED)
-        tasks = make_tasks(self.tools, *which, kinds_said=reading != "as written")
-        return with_services(tasks) if reading == "kinds and service said" else tasks
+        return make_tasks(self.tools, *which, plain=READINGS[reading])
 
     def row(
         self, method: str, exposures: Sequence[Exposure], tasks: Sequence[Task] | None = None

@@ -31,7 +31,8 @@ def caches(bed: Bed) -> Row:
         for label, way in WAYS.items():
             if way.delivery is None and rows:
                 continue  # the same whatever is chosen
-            requests = list(session_requests(way, sessions, bed.attention(), bed.arrays, choice))
+            made = session_requests(way, sessions, bed.attention(), bed.arrays, bed.permits, choice)
+            requests = list(made)
             charged, free = bill(requests, CacheRule()), bill(requests, FREE_WRITES)
             row = {"choice": name, "way": label, **asdict(charged)}
             rows.append(row | {"billed_free_writes": free.billed})

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.quality_bed import HARD, MAIN
+
 Row = Mapping[str, Any]
 COLOURS = ("#30638e", "#d1495b", "#edae49", "#66a182", "#8a8d91", "#2e4057")
 LINES = (":", "--", "-")
-DASHES = {"as written": "-", "kinds said": "--", "kinds and service said": ":"}
+DASHES = {MAIN: "-", HARD: "--"}
 
 
 def draw(results: Row, folder: Path) -> list[Path]:
@@ -52,7 +54,7 @@ def _recall(figure: Any, results: Row) -> None:
         colour = COLOURS[rankings.index(row["ranking"])]
         label = f"{row['ranking']}, {row['reading']}"
         axes.plot(tokens, recall, DASHES[row["reading"]], color=colour, marker=".", label=label)
-    for row in results["methods"]["as written"]:
+    for row in results["methods"][MAIN]:
         if row["method"] in ("B1", "B2", "B3"):
             axes.plot(row["steady"], row["recall"], "kx")
             axes.annotate(row["method"], (row["steady"], row["recall"]), (4, -10), **_NEAR)

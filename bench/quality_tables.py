@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import quality_tables_sets as sets
+from bench.quality_bed import MAIN, READINGS
 from bench.quality_format import NAMES, PAPER, Row, both, count, figure, share, threshold
 from bench.report import MISSING, table
 
@@ -24,11 +25,12 @@ def tables(results: Row) -> dict[str, str]:
     """Every table of the report, by the name of its place in the document."""
     return {
         "definitions": definitions(results["definitions"]),
-        "methods": methods(results["methods"]["as written"]),
+        "methods": methods(results["methods"][MAIN]),
         "projections": projections(),
         "readings": readings(results["methods"]),
         "turns": turns(results["methods"]),
-        "reasons": reasons(results["reasons"]),
+        "registers": registers(results["registers"]),
+        "session": session(results["session"]),
         "ablations": ablations(results["ablations"]),
         "utilisation": utilisation(results["utilisations"]),
         "scaling": scaling(results["scaling"]),
@@ -50,8 +52,11 @@ def definitions(found: Row) -> str:
     ]
     tools = sum(row["tools"] for row in found["servers"])
     lines.append(["all, together", str(tools), count(found["total"]), count(found["paper_total"])])
+    kinds = {kind: share(number / found["turns"]) for kind, number in found["kinds"].items()}
     note = (
-        f"{count(found['tasks'])} tasks of {count(found['turns'])} turns, with "
+        f"{count(found['tasks'])} tasks of {count(found['turns'])} turns: {kinds['one_tool']} ask "
+        f"for one tool, {kinds['two_tools']} for two, {kinds['follow_up']} continue the turn "
+        f"before without saying what, {kinds['small_talk']} need no tool. There are "
         f"{count(found['intents'])} different intents; a turn's state permits "
         f"{found['permitted']:.0f} of the tools on average. All schemas as one array, as it is "
         f"sent: {count(found['sent'])} tokens."
@@ -99,28 +104,57 @@ def readings(found: Mapping[str, Sequence[Row]]) -> str:
                 continue
             cells = [_label(row), count(row["first"]), count(row["steady"])]
             lines.append([reading, *cells, share(row["reduction"]), figure(row["recall"])])
-    return table(["the person", "method", "first turn", "steady", "reduction", "recall"], lines)
+    return table(["requests", "method", "first turn", "steady", "reduction", "recall"], lines)
 
 
 def turns(found: Mapping[str, Sequence[Row]]) -> str:
     """Recall by kind of turn."""
-    kinds = ("plain", "joined", "follow_up")
+    kinds = ("one_tool", "two_tools", "follow_up")
     lines = [
         [reading, _label(row), *(figure(row["recall_by"].get(kind)) for kind in kinds)]
         for reading, rows in found.items()
         for row in rows
         if row["method"].startswith("Tool Attention") or row["method"] == "B3"
     ]
-    return table(["the person", "method", "one tool", "two tools", "follow-up"], lines)
+    return table(["requests", "method", "one tool", "two tools", "follow-up"], lines)
 
 
-def reasons(rows: Sequence[Row]) -> str:
-    """Recall of the ten best permitted tools as more is said or embedded."""
+def registers(found: Row) -> str:
+    """How hard the requests are, beside those of the public sets."""
     lines = [
-        [row["method"], figure(row["recall"]), figure(row["whole"]), count(row["steady"])]
-        for row in rows
+        [
+            f"testbed, {row['set']}" if row["set"] in READINGS else row["set"],
+            count(row["tools"]),
+            count(row["queries"]),
+            figure(row["minilm"]),
+            figure(row["bm25"]),
+        ]
+        for row in found["rows"]
     ]
-    return table(["what is said; ranking", "recall", "all right tools", "steady"], lines)
+    means = found["means"]
+    if means["minilm"] is not None:
+        name = "mean of the public sets"
+        lines.append([name, "", "", figure(means["minilm"]), figure(means["bm25"])])
+    shares = ", ".join(f"{row['share']:.0%}: {figure(row['minilm'])}" for row in found["shares"])
+    text = table(["set", "tools", "requests", "R@5 of plain MiniLM", "R@5 of BM25"], lines)
+    note = f"R@5 of plain MiniLM by the share of plain requests: {shares}."
+    return f"{text}\n\n{note}{sets.absent(found)}"
+
+
+def session(rows: Sequence[Row]) -> str:
+    """Session lists beside none."""
+    heads = ["session list", "k", "threshold", "sent anew", "off B1", "in the context", "off B1"]
+    heads += ["recall", "follow-ups", "rho at turn 30"]
+    held = {"steady": "95 % off what is sent anew", "resident": "95 % off the context"}
+    lines = []
+    for row in rows:
+        limit = f"at most {row['limit']}; {held[row['counted']]}" if row["limit"] else "none"
+        above = f"{row['threshold']:.2f}" if row["threshold"] > 0 else "none"
+        tokens = [count(row["steady"]), share(row["reduction"])]
+        tokens += [count(row["resident"]), share(row["resident_reduction"])]
+        found = [row["recall"], row["recall_by"].get("follow_up"), row["rho"]]
+        lines.append([limit, str(row["top_k"]), above, *tokens, *map(figure, found)])
+    return table(heads, lines)
 
 
 def ablations(rows: Sequence[Row]) -> str:

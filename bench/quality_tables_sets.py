@@ -71,7 +71,7 @@ def real(found: Row) -> str:
         ]
         for row in found["rows"]
     ]
-    return table(heads, lines) + _absent(found)
+    return table(heads, lines) + absent(found)
 
 
 def retrieval(found: Row) -> str:
@@ -88,7 +88,7 @@ def retrieval(found: Row) -> str:
         for row in found["rows"]
     ]
     heads = ["set", "tools", "queries", "ranking", "R@1", "R@5", "R@10", "MRR@10", "nDCG@10"]
-    return table(heads, lines) + _absent(found)
+    return table(heads, lines) + absent(found)
 
 
 def abstention(found: Row) -> str:
@@ -102,8 +102,9 @@ def abstention(found: Row) -> str:
         lines.append([*cells, *(figure(at[level]) for level in (0.8, 0.9, 0.95))])
     heads = ["set", "score", "queries", "a tool fits", "AUROC", "calibration error"]
     heads += [f"precision at recall {level}" for level in ("0.80", "0.90", "0.95")]
-    return table(heads, lines) + _absent(found)
+    return table(heads, lines) + absent(found)
 
 
-def _absent(found: Row) -> str:
+def absent(found: Row) -> str:
+    """What was left out of a table."""
     return f"\n\nNot there, so left out: {', '.join(found['absent'])}." if found["absent"] else ""

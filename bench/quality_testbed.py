@@ -1,7 +1,9 @@
-"""The paper's tables on the testbed: definitions, methods, ablations, and what recall lacks."""
+"""The paper's tables on the testbed: definitions, methods, session lists, ablations."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -18,16 +20,21 @@ from ta_fast.evaluate.testbed.methods import (
     most_used,
     nearest,
     promote,
+    session_lists,
     static,
     tool_attention,
 )
+from ta_fast.evaluate.testbed.tasks import Task
 from ta_fast.evaluate.testbed.tfidf import TfidfEncoder
 from ta_fast.evaluate.testbed.tools import PAPER_MEANS, PAPER_TOTAL, schema_tokens
-from ta_fast.types import Tool
+from ta_fast.sessions import MAX_DELIVERED
+from ta_fast.types import Promotion, Tool
 
 WISHED_REDUCTION, WISHED_RECALL = 0.95, 0.95
 KS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 80)
-THRESHOLDS = (ANY_SCORE, 0.10, 0.15, 0.20, 0.25, 0.28, 0.32)
+THRESHOLDS = (ANY_SCORE, 0.1, 0.15, 0.2, 0.25, 0.28, 0.32, 0.36, 0.4, 0.45, 0.5, 0.55, 0.6)
+LIMITS = (None, 8, 16, 32, MAX_DELIVERED)
+"""Tools in a session's list; the last is what ta_fast.sessions takes if it is not told."""
 
 
 def definitions(bed: Bed) -> Row:
@@ -44,6 +51,7 @@ def definitions(bed: Bed) -> Row:
         "sent": bed.everything,
         "tasks": len(bed.tasks),
         "turns": len(bed.turns),
+        "kinds": Counter(turn.kind for turn in bed.turns),
         "intents": len({turn.intent for turn in bed.turns}),
         "permitted": fmean(len(bed.permits.permitted(turn.facts)) for turn in bed.turns),
     }
@@ -80,19 +88,58 @@ def choices(bed: Bed, ranking: str, reading: str) -> dict[str, Choice | None]:
     ``tokens``: the best recall with the wished reduction. ``recall``: the fewest tokens with
     the wished recall; None if no choice has it.
     """
-    ranked = bed.ranked(ranking, reading, held_out=True)
-    tried = []
-    for k in KS:
-        for threshold in THRESHOLDS:
-            choice = Choice(k, threshold)
-            row = bed.row("", bed.cut(ranked, choice), bed.held_out)
-            tried.append((choice, row["reduction"], row["recall"]))
-    short = [t for t in tried if t[1] >= WISHED_REDUCTION]
-    right = [t for t in tried if t[2] >= WISHED_RECALL]
+    tried = _tried(bed, bed.ranked(ranking, reading, held_out=True), None)
+    right = [(choice, row) for choice, row in tried if row["recall"] >= WISHED_RECALL]
     return {
-        "tokens": max(short, key=lambda t: t[2])[0],
-        "recall": max(right, key=lambda t: t[1])[0] if right else None,
+        "tokens": _best(tried, bed.everything, "steady"),
+        "recall": max(right, key=lambda t: t[1]["reduction"])[0] if right else None,
     }
+
+
+def _tried(bed: Bed, ranked: Sequence[Promotion], limit: int | None) -> list[tuple[Choice, Row]]:
+    """Every choice of k and the threshold on the held-out tasks."""
+    ks = [k for k in KS if limit is None or k <= limit]
+    tried = [Choice(k, threshold) for k in ks for threshold in THRESHOLDS]
+    held_out = bed.held_out
+    return [
+        (choice, bed.row("", _listed(bed, held_out, ranked, choice, limit), held_out))
+        for choice in tried
+    ]
+
+
+def _listed(
+    bed: Bed, tasks: Sequence[Task], ranked: Sequence[Promotion], choice: Choice, limit: int | None
+) -> list[Exposure]:
+    """What a choice shows, in session lists of at most ``limit`` tools or in none."""
+    shown = bed.cut(ranked, choice)
+    return session_lists(tasks, shown, bed.arrays, bed.permits, limit) if limit else shown
+
+
+def _best(tried: Sequence[tuple[Choice, Row]], everything: int, tokens: str) -> Choice | None:
+    """The choice with the best recall among those whose tokens save what is wished."""
+    most = (1 - WISHED_REDUCTION) * everything
+    short = [(choice, row) for choice, row in tried if row[tokens] <= most]
+    return max(short, key=lambda t: t[1]["recall"])[0] if short else None
+
+
+def session(bed: Bed) -> list[Row]:
+    """Without a session list and with one, k and threshold by the held-out tasks.
+
+    For each limit the best recall where 5 % of B1's tokens may be sent anew on a turn, and
+    where no more may be in the context; what no choice reaches is left out.
+    """
+    rows = []
+    for limit in LIMITS:
+        tried = _tried(bed, bed.ranked(held_out=True), limit)
+        for counted in ("steady", "resident") if limit else ("steady",):
+            choice = _best(tried, bed.everything, counted)
+            if choice is None:
+                continue
+            row = bed.row("", _listed(bed, bed.tasks, bed.ranked(), choice, limit))
+            row |= {"limit": limit, "counted": counted}
+            row |= {"resident_reduction": 1 - row["resident"] / bed.everything}
+            rows.append({**row, "top_k": choice.top_k, "threshold": choice.threshold})
+    return rows
 
 
 def curves(bed: Bed) -> list[Row]:
@@ -135,6 +182,10 @@ def ablations(bed: Bed) -> list[Row]:
             ),
         ),
     ]
+    described = [replace(tool, summary=_with_server(tool)) for tool in bed.tools]
+    attention = make_attention(described, bed.encoder, ranking=bed.ranking)
+    shown = tool_attention(attention, bed.arrays, bed.turns, Choice(threshold=ANY_SCORE))
+    rows.append(bed.row("no threshold, summaries begin with the server's name", shown))
     rows += _encoders(bed)
     for ranking in bed.rankings:
         if ranking != bed.ranking:
@@ -167,24 +218,6 @@ def _encoders(bed: Bed) -> list[Row]:
         bed.row("TF-IDF", bed.cut(ranked, DEFAULT_CHOICE)),
         bed.row("TF-IDF, no threshold", bed.cut(ranked, Choice(threshold=ANY_SCORE))),
     ]
-
-
-def reasons(bed: Bed) -> list[Row]:
-    """Recall of the ten best permitted tools, where more and more is said or embedded."""
-    choice = Choice(threshold=ANY_SCORE)
-    described = [replace(tool, summary=_with_server(tool)) for tool in bed.tools]
-    attention = make_attention(described, bed.encoder, ranking=bed.ranking)
-    rows = []
-    for reading in READINGS:
-        turns = all_turns(bed.read(reading))
-        for ranking in bed.rankings:
-            shown = bed.cut(bed.ranked(ranking, reading), choice)
-            rows.append(bed.row(f"{reading}; {ranking}", shown))
-        shown = tool_attention(attention, bed.arrays, turns, choice)
-        rows.append(
-            bed.row(f"{reading}; {bed.ranking}, summaries begin with the server's name", shown)
-        )
-    return rows
 
 
 def _with_server(tool: Tool) -> str:

@@ -18,12 +18,13 @@ import numpy as np
 from ta_fast.attention import ToolAttention
 from ta_fast.evaluate.testbed.caches import CacheRule, PrefixCache
 from ta_fast.evaluate.testbed.exposure import ArrayTokens
-from ta_fast.evaluate.testbed.measures import RHO_TURN, TASK_TOKENS
+from ta_fast.evaluate.testbed.measures import RHO_TURN, TASK_TOKENS, Permits
 from ta_fast.evaluate.testbed.methods import Choice, promote
 from ta_fast.evaluate.testbed.tasks import Task
 from ta_fast.prompt import Delivery, Prompt
+from ta_fast.sessions import History
 from ta_fast.tokens import encoding
-from ta_fast.types import I32, Promotion
+from ta_fast.types import I32, PromotedTool, Promotion
 from ta_fast.wire import compact_json
 
 
@@ -36,11 +37,14 @@ class Way:
         new_only: A definition is given once in a session, not whenever its tool is promoted.
         one_pool: The first turn's pool stays for the session. It names only what was
             allowed then, and a tool that is allowed later is promoted all the same.
+        limit: The tools array is the session's list of so many tools at most; 0: the
+            promoted tools.
     """
 
     delivery: Delivery | None
     new_only: bool = False
     one_pool: bool = False
+    limit: int = 0
 
 
 WAYS = {
@@ -53,6 +57,7 @@ WAYS = {
     "filter, one pool": Way("filter", one_pool=True),
     "frozen, new only, one pool": Way("frozen", new_only=True, one_pool=True),
     "reference, new only, one pool": Way("reference", new_only=True, one_pool=True),
+    "filter, session list, one pool": Way("filter", one_pool=True, limit=16),
 }
 """The three deliveries as ta_fast renders them, and what a host can make of them. And B1."""
 SYSTEM = (
@@ -106,11 +111,18 @@ def long_sessions(tasks: Sequence[Task], count: int) -> list[Task]:
 
 
 def session_requests(
-    way: Way, tasks: Sequence[Task], attention: ToolAttention, arrays: ArrayTokens, choice: Choice
+    way: Way,
+    tasks: Sequence[Task],
+    attention: ToolAttention,
+    arrays: ArrayTokens,
+    permits: Permits,
+    choice: Choice,
 ) -> Iterator[list[Request]]:
     """The requests of each session, turn by turn."""
     for task in tasks:
         promotions = promote(attention, task.turns, choice)
+        if way.limit:
+            promotions = _listed(task, promotions, permits, way.limit)
         parts = list(_parts(way, attention, promotions, arrays))
         if way.one_pool:
             parts = [replace(part, pool=parts[0].pool) for part in parts]
@@ -134,6 +146,21 @@ def _requests(task: Task, parts: Sequence[_Parts]) -> list[Request]:
         requests.append([part.tools, SYSTEM + part.pool, *history])
         history.append(_answer(f"{task.id} {number}", turn.intent))
     return requests
+
+
+def _listed(
+    task: Task, promotions: Sequence[Promotion], permits: Permits, limit: int
+) -> list[Promotion]:
+    """The same promotions with all the tools of the session's list."""
+    history = History()
+    known: dict[str, PromotedTool] = {}
+    listed = []
+    for turn, promotion in zip(task.turns, promotions, strict=True):
+        known |= {tool.id: tool for tool in promotion.tools}
+        permitted = permits.permitted(turn.facts)
+        history = history.extended(promotion.ids, permitted.__contains__, limit)
+        listed.append(replace(promotion, tools=tuple(known[tool] for tool in history.tools)))
+    return listed
 
 
 def _parts(

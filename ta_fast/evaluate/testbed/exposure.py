@@ -19,7 +19,7 @@ class Exposure:
         ids: Tools whose full definition is shown.
         schema_tokens: cl100k_base tokens of those definitions as they are sent.
         pool_tokens: Of the text that stays the same from turn to turn.
-        held_tokens: Of earlier turns' texts about tools that are still in the context.
+        held_tokens: Of what earlier turns sent about tools that is still in the context.
     """
 
     ids: tuple[str, ...]

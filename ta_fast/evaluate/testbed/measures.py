@@ -28,6 +28,7 @@ class Outcome:
         first: Tool tokens of a turn for which nothing is cached.
         steady: Tool tokens without those that stay the same from turn to turn.
         reduction: ``1 - steady / B1``.
+        resident: Tool tokens in the context without the pool: sent now, or kept from before.
         recall: Share of the right tools that are shown; turns without one do not count.
         recall_by: The same by kind of turn.
         whole: Share of the turns that show all of their right tools.
@@ -40,6 +41,7 @@ class Outcome:
     first: float
     steady: float
     reduction: float
+    resident: float
     recall: float
     recall_by: dict[TurnKind, float]
     whole: float
@@ -90,6 +92,7 @@ def outcome(
         first=fmean(e.schema_tokens + e.pool_tokens for e in exposures),
         steady=steady,
         reduction=1 - steady / everything,
+        resident=fmean(e.schema_tokens + e.held_tokens for e in exposures),
         recall=fmean(recall for _, recall in recalls),
         recall_by={kind: fmean(r for turn, r in recalls if turn.kind == kind) for kind in kinds},
         whole=fmean(recall == 1 for _, recall in recalls),

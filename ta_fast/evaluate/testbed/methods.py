@@ -2,7 +2,8 @@
 
 B1 sends every schema. B2 sends the 30 tools most used in other tasks. B3 sends the ten tools
 nearest to the intent, whatever the state. B4 is in ``cli_client.py``. Tool Attention is
-``ToolAttention`` itself: the summary pool of what the state allows, and the promoted schemas.
+``ToolAttention`` itself: the summary pool of what the state allows, and the promoted schemas. A
+host may keep them callable on later turns, in a list that grows at its end.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from ta_fast.attention import ToolAttention
 from ta_fast.catalog import Catalog
 from ta_fast.encoder import Encoder
 from ta_fast.evaluate.testbed.exposure import ArrayTokens, Exposure
+from ta_fast.evaluate.testbed.measures import Permits
 from ta_fast.evaluate.testbed.tasks import Task, TaskTurn
+from ta_fast.sessions import History
 from ta_fast.types import DEFAULT_THRESHOLD, DEFAULT_TOP_K, Promotion, Source, Tool, Turn
 
 STATIC_TOOLS = 30
@@ -131,3 +135,45 @@ def tool_attention(
 ) -> list[Exposure]:
     """Tool Attention: the summary pool, and the schemas of the promoted tools."""
     return narrowed(promote(attention, turns, choice, progress), arrays, choice)
+
+
+def session_lists(
+    tasks: Sequence[Task],
+    exposures: Sequence[Exposure],
+    arrays: ArrayTokens,
+    permits: Permits,
+    limit: int,
+) -> list[Exposure]:
+    """What a host shows that keeps a session's tools in one list, as ``History`` does.
+
+    A turn sends what follows the part of the array that equals the array before: the new
+    tools where the list only grew, more where a tool left it. The rest of the array is held.
+
+    Args:
+        tasks: The sessions.
+        exposures: What is promoted on each of their turns, in order.
+        arrays: Counts tokens.
+        permits: What the states permit.
+        limit: Tools in a list; one that would pass it is cut to the turn's promoted tools.
+    """
+    lists = []
+    promoted = iter(exposures)
+    for task in tasks:
+        history = History()
+        for turn in task.turns:
+            now = next(promoted)
+            permitted = permits.permitted(turn.facts)
+            extended = history.extended(now.ids, permitted.__contains__, limit)
+            same = _same(history.tools, extended.tools)
+            held = arrays.count(extended.tools[:same])
+            sent = arrays.count(extended.tools) - held
+            lists.append(Exposure(extended.tools, sent, now.pool_tokens, held))
+            history = extended
+    return lists
+
+
+def _same(before: Sequence[str], now: Sequence[str]) -> int:
+    """How many tools at the beginning of two lists are the same."""
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
+    )

@@ -1,40 +1,38 @@
 """The testbed's tasks: what a person asks turn by turn, the right tools, and the state.
 
 Three kinds: a single step, several steps, and sessions of 15 to 40 turns. The words are fixed
-in this folder's TOML files. A session's state starts with the scopes that it needs and some of
-the others; a success sets the facts that a tool provides; a plan is confirmed for the one turn
-that needs it. So every right tool is permitted on its turn, and what else is, changes.
+in this folder's TOML files, in two registers, and each request draws its own. A session's state
+starts with the scopes that it needs and some of the others; a success sets the facts that a
+tool provides; a plan is confirmed for the one turn that needs it. So every right tool is
+permitted on its turn, and what else is, changes.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from ta_fast.catalog.facts import compile_tool, provided_facts
-from ta_fast.evaluate.testbed.tools import SEED, intents, table
+from ta_fast.evaluate.testbed.tools import SEED, Register, intents, table
 from ta_fast.gate import READ_ONLY, explain_clauses
 from ta_fast.types import Tool
 
 TaskKind: TypeAlias = Literal["single", "several", "long"]
-TurnKind: TypeAlias = Literal["plain", "joined", "follow_up", "small_talk"]
+TurnKind: TypeAlias = Literal["one_tool", "two_tools", "follow_up", "small_talk"]
 
 KINDS: dict[TaskKind, int] = {"single": 200, "several": 200, "long": 100}
 """How many tasks of each kind there are: 500."""
 HELD_OUT: dict[TaskKind, int] = {"single": 40, "several": 40, "long": 20}
 """As many more, by another seed, are for choosing what a method may choose."""
 HELD_OUT_SEED = SEED + 1
-SPOKEN = {
-    "github": "GitHub",
-    "filesystem": "file system",
-    "database": "database",
-    "slack": "Slack",
-    "web": "web",
-    "jira": "Jira",
-}
-"""What a person calls a server."""
+PLAIN_SHARE = 1.0
+"""Share of the requests that are in the plain register; the others are terse.
+
+By rule, not by choice: with it plain all-MiniLM-L6-v2 on "name: description" has as nearly as
+can be the recall among five that it has on public sets; ``bench/quality_registers.py``.
+"""
 LONG = (15, 40)
 """Least and most turns of a long session."""
 _CHATTY, _JOINED, _FOLLOW_UP, _SMALL_TALK = 0.4, 0.1, 0.06, 0.05  # shares of turns
@@ -55,7 +53,7 @@ class TaskTurn:
     intent: str
     gold: tuple[str, ...]
     facts: frozenset[str]
-    kind: TurnKind = "plain"
+    kind: TurnKind = "one_tool"
     context: str = ""
 
 
@@ -73,7 +71,7 @@ def make_tasks(
     counts: Mapping[TaskKind, int] = KINDS,
     seed: int = SEED,
     *,
-    kinds_said: bool = False,
+    plain: float = PLAIN_SHARE,
 ) -> list[Task]:
     """Tasks over the testbed's tools; the same for the same seed.
 
@@ -81,42 +79,25 @@ def make_tasks(
         tools: From ``make_tools``.
         counts: Tasks of each kind.
         seed: Of every choice.
-        kinds_said: The person says what a value is: "ticket PAY-412", not "PAY-412". The
-            tasks are the same otherwise.
+        plain: Share of the requests in the plain register. The tasks are the same otherwise.
     """
-    kinds = table("tasks")["kinds"] if kinds_said else {}
     by_id = {tool.id: tool for tool in tools}
     rng = random.Random(seed)  # noqa: S311 - no secret
     starts = _shuffled(list(by_id), counts["single"], rng)
     chains = [[word.replace(".", "__") for word in row.split()] for row in table("tasks")["chains"]]
     tasks = [
-        _task(f"single-{i}", "single", _joined([gold], rng), by_id, kinds, rng)
+        _task(f"single-{i}", "single", _joined([gold], rng), by_id, plain, rng)
         for i, gold in enumerate(starts)
     ]
     tasks += [
-        _task(f"several-{i}", "several", _joined(chain, rng), by_id, kinds, rng)
+        _task(f"several-{i}", "several", _joined(chain, rng), by_id, plain, rng)
         for i, chain in enumerate(_shuffled(chains, counts["several"], rng))
     ]
     tasks += [
-        _task(f"long-{i}", "long", _session(chains, rng), by_id, kinds, rng)
+        _task(f"long-{i}", "long", _session(chains, rng), by_id, plain, rng)
         for i in range(counts["long"])
     ]
     return tasks
-
-
-def with_services(tasks: Sequence[Task]) -> list[Task]:
-    """The same tasks, where the person says which service is meant: "Jira: what is ... about?".
-
-    Turns that continue the one before stay as they are.
-    """
-    return [replace(task, turns=tuple(map(_with_service, task.turns))) for task in tasks]
-
-
-def _with_service(turn: TaskTurn) -> TaskTurn:
-    if turn.kind not in ("plain", "joined"):
-        return turn
-    services = dict.fromkeys(SPOKEN[tool.partition("__")[0]] for tool in turn.gold)
-    return replace(turn, intent=f"{' and '.join(services)}: {turn.intent}")
 
 
 def _shuffled(items: Sequence[_T], count: int, rng: random.Random) -> list[_T]:
@@ -131,10 +112,10 @@ def _joined(chain: Sequence[str], rng: random.Random) -> list[_Asked]:
     """What is asked turn by turn: one tool each, sometimes two in one turn."""
     turns: list[_Asked] = []
     for tool in chain:
-        if turns and turns[-1][1] == "plain" and rng.random() < _JOINED:
-            turns[-1] = ((*turns[-1][0], tool), "joined")
+        if turns and turns[-1][1] == "one_tool" and rng.random() < _JOINED:
+            turns[-1] = ((*turns[-1][0], tool), "two_tools")
         else:
-            turns.append(((tool,), "plain"))
+            turns.append(((tool,), "one_tool"))
     return turns
 
 
@@ -146,7 +127,7 @@ def _session(chains: Sequence[Sequence[str]], rng: random.Random) -> list[_Asked
         for asked in _joined(rng.choice(chains), rng):
             turns.append(asked)
             chance = rng.random()
-            if chance < _FOLLOW_UP and asked[1] == "plain":
+            if chance < _FOLLOW_UP and asked[1] == "one_tool":
                 turns.append((asked[0], "follow_up"))
             elif chance > 1 - _SMALL_TALK:
                 turns.append(((), "small_talk"))
@@ -158,11 +139,11 @@ def _task(
     kind: TaskKind,
     asked: Sequence[_Asked],
     tools: Mapping[str, Tool],
-    kinds: Mapping[str, str],
+    plain: float,
     rng: random.Random,
 ) -> Task:
     facts = _first_facts([tools[i] for gold, _ in asked for i in gold], tools, kind, rng)
-    words = _Words(kinds, rng)
+    words = _Words(plain, rng)
     turns: list[TaskTurn] = []
     for gold, turn_kind in asked:
         wanted = [tools[tool] for tool in gold]
@@ -178,8 +159,8 @@ def _task(
 class _Words:
     """The words of one session: values stay for some turns, as in a conversation."""
 
-    def __init__(self, kinds: Mapping[str, str], rng: random.Random) -> None:
-        self.kinds = kinds
+    def __init__(self, plain: float, rng: random.Random) -> None:
+        self.plain = plain
         self.rng = rng
         self.values: dict[str, str] = {}
 
@@ -191,7 +172,7 @@ class _Words:
 
     def intent(self, gold: Sequence[str]) -> str:
         """One of the ways to ask for the tools, with values, sometimes with words around it."""
-        asked = [self.filled(self.rng.choice(intents()[tool])) for tool in gold]
+        asked = [self.request(tool) for tool in gold]
         if len(asked) > 1:
             joined = self.rng.choice(table("tasks")["joined"])
             return str(joined).format(first=_ended(asked[0]), second=asked[1])
@@ -199,16 +180,17 @@ class _Words:
             return self.filled(self.rng.choice(table("tasks")["chatty"]), intent=_ended(asked[0]))
         return asked[0]
 
+    def request(self, tool: str) -> str:
+        """One way to ask for a tool; the same draws whatever the share of registers is."""
+        register: Register = "plain" if self.rng.random() < self.plain else "terse"
+        return self.filled(self.rng.choice(intents(register)[tool]))
+
     def filled(self, text: str, **more: str) -> str:
         """A text with its slots filled."""
         for slot, choices in table("tasks")["slots"].items():
             if slot not in self.values or self.rng.random() < _NEW_VALUE:
                 self.values[slot] = self.rng.choice(choices)
-        said = {
-            slot: f"{self.kinds[slot]} {value}" if slot in self.kinds else value
-            for slot, value in self.values.items()
-        }
-        return text.format(**said, **more)
+        return text.format(**self.values, **more)
 
 
 def _ended(text: str) -> str:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ta_fast.tokens import count_tokens
 from ta_fast.types import Tool
@@ -33,7 +33,8 @@ SERVERS = tuple(PAPER_MEANS)
 SEED = 42
 _SPREAD = 0.25  # a tool's share of tokens is its server's mean, give or take so much
 
-Rows = Mapping[str, Sequence[str]]
+Register: TypeAlias = Literal["plain", "terse"]
+"""How people ask. "plain" says what is wanted of what; "terse" leaves that to be guessed."""
 
 
 @cache
@@ -54,10 +55,11 @@ def schema_tokens(tool: Tool) -> int:
     return count_tokens(compact_json(mcp_definition(tool.id, tool.description, tool.input_schema)))
 
 
-def intents() -> dict[str, tuple[str, ...]]:
+@cache
+def intents(register: Register) -> dict[str, tuple[str, ...]]:
     """Ways to ask for each tool, by tool id; with slots in braces."""
     return {
-        f"{server}__{name}": tuple(row["intents"])
+        f"{server}__{name}": tuple(row[register])
         for server in SERVERS
         for name, row in table(server)["tools"].items()
     }

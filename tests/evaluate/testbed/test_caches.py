@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from ta_fast.evaluate.testbed.conversations import (
     session_requests,
 )
 from ta_fast.evaluate.testbed.exposure import ArrayTokens
+from ta_fast.evaluate.testbed.measures import Permits
 from ta_fast.evaluate.testbed.methods import ANY_SCORE, Choice, make_attention
 from ta_fast.evaluate.testbed.tasks import make_tasks
 from ta_fast.evaluate.testbed.tools import make_tools
@@ -92,7 +94,7 @@ def requests() -> dict[str, list[list[list[str]]]]:
     """The requests of one session of 30 turns, by delivery."""
     attention = make_attention(TOOLS, HashingEncoder(256))
     return {
-        name: list(session_requests(way, SESSIONS, attention, ARRAYS, CHOICE))
+        name: list(session_requests(way, SESSIONS, attention, ARRAYS, Permits(TOOLS), CHOICE))
         for name, way in WAYS.items()
     }
 
@@ -117,6 +119,20 @@ def test_one_pool_stays_for_the_session(requests: dict[str, list[list[list[str]]
     assert len({request[1] for request in changing}) > 1
     assert {request[1] for request in kept} == {changing[0][1]}
     assert [r[:1] + r[2:] for r in changing] == [r[:1] + r[2:] for r in kept]
+
+
+def test_a_session_list_keeps_what_was_promoted(
+    requests: dict[str, list[list[list[str]]]],
+) -> None:
+    """Each array holds the turn's promoted tools, and at most as many as the limit says."""
+    (alone,), (listed,) = requests["filter"], requests["filter, session list, one pool"]
+    longer = 0
+    for mine, theirs in zip(alone, listed, strict=True):
+        names, kept = ({tool["name"] for tool in json.loads(each[0])} for each in (mine, theirs))
+        assert names <= kept
+        assert len(kept) <= WAYS["filter, session list, one pool"].limit
+        longer += len(kept) > len(names)
+    assert longer > 20
 
 
 def test_messages_only_grow(requests: dict[str, list[list[list[str]]]]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import accumulate
 
 import pytest
 
@@ -16,6 +17,7 @@ from ta_fast.evaluate.testbed.methods import (
     narrowed,
     nearest,
     promote,
+    session_lists,
     static,
     tool_attention,
     ungated,
@@ -115,6 +117,35 @@ def test_b4_reads_each_text_once_and_keeps_it() -> None:
     assert three.schema_tokens == count_tokens(texts.help[other])
     assert three.held_tokens == one.schema_tokens
     assert "--channel" in texts.help[first]
+
+
+def test_a_session_list_grows_at_its_end_until_its_limit() -> None:
+    """New tools alone are sent; past the limit the list is what the turn promotes."""
+    a, b, c, d = "web__search", "web__fetch", "web__news", "web__images"
+    turns = tuple(TaskTurn("x", (), frozenset()) for _ in range(4))
+    promoted = [Exposure(ids, 0, 7) for ids in ((a, b), (b, c), (a,), (d, b))]
+    shown = session_lists([Task("t", "several", turns)], promoted, ARRAYS, Permits(TOOLS), 3)
+    assert [e.ids for e in shown] == [(a, b), (a, b, c), (a, b, c), (b, d)]
+    assert shown[0] == Exposure((a, b), ARRAYS.count((a, b)), 7, 0)
+    assert shown[1].held_tokens == ARRAYS.count((a, b))
+    assert shown[1].schema_tokens == ARRAYS.count((a, b, c)) - ARRAYS.count((a, b))
+    assert shown[2].schema_tokens == 0
+    assert (shown[3].schema_tokens, shown[3].held_tokens) == (ARRAYS.count((b, d)), 0)
+
+
+def test_a_session_list_holds_only_what_the_state_permits() -> None:
+    """A tool leaves it with its permission, and each session begins with an empty one."""
+    attention, permits = make_attention(TOOLS, ENCODER), Permits(TOOLS)
+    promoted = tool_attention(attention, ARRAYS, TURNS, Choice(4, ANY_SCORE))
+    shown = session_lists(TASKS, promoted, ARRAYS, permits, 16)
+    for turn, listed, now in zip(TURNS, shown, promoted, strict=True):
+        assert set(now.ids) <= set(listed.ids) <= permits.permitted(turn.facts)
+        assert listed.in_context == ARRAYS.count(listed.ids) + now.pool_tokens
+    first = [0, *accumulate(len(task.turns) for task in TASKS)][:-1]
+    assert all(shown[place].held_tokens == 0 for place in first)
+    figures = outcome(TASKS, shown, permits, 1)
+    assert figures.recall >= outcome(TASKS, promoted, permits, 1).recall
+    assert figures.resident > figures.steady
 
 
 def test_utilisation_by_hand() -> None:

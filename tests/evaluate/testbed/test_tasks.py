@@ -13,7 +13,6 @@ from ta_fast.evaluate.testbed.tasks import (
     LONG,
     Task,
     make_tasks,
-    with_services,
 )
 from ta_fast.evaluate.testbed.tools import make_tools
 
@@ -79,15 +78,23 @@ def test_every_tool_is_needed_and_words_vary(tasks: list[Task]) -> None:
     """No tool is left out, and intents hardly repeat."""
     turns = [turn for task in tasks for turn in task.turns]
     assert {tool for turn in turns for tool in turn.gold} == {tool.id for tool in TOOLS}
-    assert len({turn.intent for turn in turns}) > 0.7 * len(turns)
+    assert len({turn.intent for turn in turns}) > 0.6 * len(turns)
 
 
-def test_readings_change_words_alone(tasks: list[Task]) -> None:
-    """Saying kinds and services changes intents, not the tools, the states or the values."""
-    said = with_services(make_tasks(TOOLS, kinds_said=True))
-    for task, other in zip(tasks, said, strict=True):
-        for turn, spoken in zip(task.turns, other.turns, strict=True):
-            assert (turn.gold, turn.facts, turn.kind) == (spoken.gold, spoken.facts, spoken.kind)
-            assert len(spoken.intent) >= len(turn.intent)
-            if turn.kind == "plain" and turn.gold[0].startswith("jira__"):
-                assert spoken.intent.startswith("Jira: ")
+def test_registers_change_words_alone(tasks: list[Task]) -> None:
+    """The share of plain requests changes intents, not the tools, the states or the kinds."""
+    plain, terse = make_tasks(TOOLS, plain=1.0), make_tasks(TOOLS, plain=0.0)
+    half = make_tasks(TOOLS, plain=0.5)
+    for task, *others in zip(tasks, plain, terse, half, strict=True):
+        for turn, *said in zip(task.turns, *(other.turns for other in others), strict=True):
+            assert all(
+                (u.gold, u.facts, u.kind) == (turn.gold, turn.facts, turn.kind) for u in said
+            )
+            if turn.kind in ("follow_up", "small_talk"):
+                assert {u.intent for u in said} == {turn.intent}
+    ours, others = (
+        [turn.intent for task in some for turn in task.turns if turn.kind == "one_tool"]
+        for some in (half, plain)
+    )
+    same = sum(one == other for one, other in zip(ours, others, strict=True)) / len(ours)
+    assert 0.45 < same < 0.55

@@ -10,6 +10,7 @@ from ta_fast.evaluate.testbed.distractors import make_distractors
 from ta_fast.evaluate.testbed.tools import (
     PAPER_MEANS,
     PAPER_TOTAL,
+    Register,
     intents,
     make_tools,
     schema_tokens,
@@ -18,6 +19,7 @@ from ta_fast.evaluate.testbed.tools import (
 from ta_fast.types import Tool
 
 COUNTS = {"github": 30, "filesystem": 10, "database": 20, "slack": 15, "web": 10, "jira": 35}
+REGISTERS: tuple[Register, ...] = ("plain", "terse")
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +63,21 @@ def test_schemas_differ_and_can_be_used(tools: list[Tool]) -> None:
     assert len({schema_tokens(tool) for tool in tools}) > 60
 
 
-def test_intents_do_not_repeat_the_description(tools: list[Tool]) -> None:
-    """Three ways to ask for every tool; most of their words are not its description's."""
-    ways = intents()
+@pytest.mark.parametrize("register", REGISTERS)
+def test_every_tool_has_three_ways_to_be_asked_for(tools: list[Tool], register: Register) -> None:
+    """No tool's ways are another's, and none is what its description says."""
+    ways = intents(register)
     assert ways.keys() == {tool.id for tool in tools}
+    assert len({way for three in ways.values() for way in three}) == 3 * len(tools)
+    for tool in tools:
+        assert tool.description.partition(".")[0] not in " ".join(ways[tool.id])
+
+
+def test_terse_words_are_not_the_descriptions(tools: list[Tool]) -> None:
+    """Most of a terse request's words are others."""
+    ways = intents("terse")
     shares = []
     for tool in tools:
-        assert len(set(ways[tool.id])) == 3
         described = _words(tool.description)
         shares += [len(_words(way) & described) / len(_words(way)) for way in ways[tool.id]]
     assert fmean(shares) < 0.3
@@ -80,8 +90,9 @@ def _words(text: str) -> set[str]:
 def test_every_slot_has_values() -> None:
     """Intents and the other sentences name only slots that the table fills."""
     slots = dict.fromkeys(table("tasks")["slots"], "x")
-    assert all(way.format(**slots) for ways in intents().values() for way in ways)
-    assert set(table("tasks")["kinds"]) <= set(slots)
+    assert all(
+        way.format(**slots) for r in REGISTERS for ways in intents(r).values() for way in ways
+    )
 
 
 def test_distractors_are_many_and_of_their_own() -> None:
