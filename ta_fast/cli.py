@@ -6,15 +6,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ta_fast import commands, labelled
 from ta_fast.config import Config, read_config
-from ta_fast.errors import InvalidConfig, TaFastError
+from ta_fast.errors import BackendUnavailable, InvalidConfig, TaFastError
 from ta_fast.snapshot import RANKINGS
+from ta_fast.train import verb as train
 from ta_fast.types import Turn
 
 CONFIG_FILE = Path("ta-fast.json")
@@ -85,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_wish(verb)
 
     verbs.add_parser("doctor", parents=[common], help="name tools that will retrieve badly")
+
+    verb = verbs.add_parser("serve", parents=[common], help="answer turns over HTTP")
+    verb.add_argument("--host", default="127.0.0.1")
+    verb.add_argument("--port", type=int, default=8000)
+    verb.add_argument("--keys", type=Path, help="who may call; without, only this machine may")
+    verb.add_argument("--sessions", default="", help="a redis:// URL; without, in memory")
+    verb.add_argument("--otel", action="store_true", help="send OpenTelemetry spans")
+
+    verb = verbs.add_parser("train", parents=[common], help="train an encoder on sets or a log")
+    train.add_flags(verb)
     return parser
 
 
@@ -127,7 +138,18 @@ def _run(args: argparse.Namespace) -> commands.Result:
             )
         write_to = None if args.dry_run else args.config or CONFIG_FILE
         return labelled.calibrate(config, args.tools, args.queries, write_to)
-    return commands.doctor(config)
+    return _RUN[args.verb](config, args)
+
+
+def _serve(config: Config, args: argparse.Namespace) -> commands.Result:
+    try:
+        from ta_fast.serve.command import Options, run
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"{error.name} is not installed; install it with: pip install 'ta-fast[serve]'"
+        ) from error
+    run(config, Options(args.host, args.port, args.keys, args.sessions, args.otel))
+    return {}
 
 
 def _show_ingest(result: dict[str, Any]) -> None:
@@ -232,6 +254,15 @@ def _show_doctor(result: dict[str, Any]) -> None:
     print(f"{len(result['findings'])} findings in {result['tools']} tools")
 
 
+def _show_nothing(result: dict[str, Any]) -> None:
+    """A service has told its log what there was to tell."""
+
+
+_RUN: dict[str, Callable[[Config, argparse.Namespace], commands.Result]] = {
+    "doctor": lambda config, _: commands.doctor(config),
+    "serve": _serve,
+    "train": lambda config, args: train.run_verb(args, config.catalog),
+}
 _SHOW = {
     "ingest": _show_ingest,
     "route": _show_route,
@@ -239,6 +270,8 @@ _SHOW = {
     "eval": _show_eval,
     "calibrate": _show_calibrate,
     "doctor": _show_doctor,
+    "train": train.show,
+    "serve": _show_nothing,
 }
 
 if __name__ == "__main__":

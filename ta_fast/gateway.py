@@ -11,22 +11,24 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ta_fast.attention import ToolAttention
 from ta_fast.encoder import Encoder
-from ta_fast.engine import Answer, Columns, Engine, Epoch, Progress, Request, Stats
+from ta_fast.engine import Engine, Epoch, Progress, Request, Stats
 from ta_fast.errors import InvalidConfig, InvalidTurn, TaFastError, UnknownTool
-from ta_fast.pipeline import Pipeline, Prepared, Routed
+from ta_fast.pipeline import Pipeline
+from ta_fast.routers import PipelineRouter, routed
 from ta_fast.routing import read, wanted
 from ta_fast.scorer import make_scorer
 from ta_fast.sessions import MemoryStore, SessionKey, SessionState, SessionStore, deliver
 from ta_fast.sessions.keeping import with_kept
 from ta_fast.snapshot import Snapshot
 from ta_fast.turns import check_turn, text_of
-from ta_fast.types import F32, U32, Promotion, ToolCall, Turn, Verdict
+from ta_fast.types import Promotion, ToolCall, Turn, Verdict
 
 KEPT = 32
 """Tools that a session keeps: about so many definitions stay in its context."""
@@ -34,39 +36,19 @@ REMEMBERED = 100_000
 """Promotions that are kept for their checks; the oldest go first."""
 
 
-class _Router:
-    """A pipeline as the engine's router.
-
-    Args:
-        pipeline: Of one epoch, on one device.
-        vectors: Embeddings are wanted: a calibration or an event reads them.
-    """
-
-    def __init__(self, pipeline: Pipeline, *, vectors: bool) -> None:
-        self._pipeline, self._vectors = pipeline, vectors
-
-    def prepare(self, texts: Sequence[str]) -> Prepared:
-        return self._pipeline.prepare(texts)
-
-    def run(self, prepared: Prepared, allowed: U32, k: int, threshold: F32) -> Columns:
-        routed = self._pipeline.run(prepared, allowed, k, threshold, vectors=self._vectors)
-        columns = {"scores": routed.top.scores, "rows": routed.top.rows}
-        if self._vectors and routed.queries is not None:
-            columns["queries"] = routed.queries
-        if self._vectors and routed.words is not None:
-            columns["words"] = routed.words
-        return columns
-
-
 def _with(turn: Turn, state: SessionState) -> Turn:
     """The turn with its session's facts."""
     return replace(turn, facts=turn.facts | state.facts) if state.facts else turn
 
 
-def _routed(answer: Answer) -> Routed:
-    columns = answer.columns
-    seconds = {"wait": answer.waited, **answer.seconds}
-    return Routed(answer.top, columns.get("queries"), seconds, columns.get("words"))
+class _Made(NamedTuple):
+    """A promotion that is remembered, and the turn as it came: without its session's facts."""
+
+    tenant: str
+    catalog: str
+    session: str
+    turn: Turn
+    promotion: Promotion
 
 
 class Gateway:
@@ -108,7 +90,7 @@ class Gateway:
         self._sessions = sessions or MemoryStore()
         self._kept = kept
         self._epochs: WeakKeyDictionary[Snapshot, Epoch] = WeakKeyDictionary()
-        self._promotions: OrderedDict[str, tuple[str, str, str, Promotion]] = OrderedDict()
+        self._promotions: OrderedDict[str, _Made] = OrderedDict()
 
     @property
     def ready(self) -> bool:
@@ -188,7 +170,7 @@ class Gateway:
                 if isinstance(promotion, Promotion):
                     kept = await self._keep(attention, key, state, promotion)
                     # Checked by the session's facts as they are then, so without those of now.
-                    self._remember(tenant, catalog, key.id, replace(kept, turn=turns[i]))
+                    self._remember(tenant, catalog, key.id, turns[i], kept)
                     results[i] = kept
         return [results[i] for i in range(len(turns))]
 
@@ -204,7 +186,7 @@ class Gateway:
         answer = await self._engine.route(
             Request(epoch, texts, allowed, ask.k, ask.thresholds, tenant, timeout)
         )
-        found = read(snapshot, turns, _routed(answer))
+        found = read(snapshot, turns, routed(answer))
         ids = list(dict.fromkeys(tool for each in found for tool in each.scores))
         lacking = attention.loader.lacks(ids, snapshot.index.epoch)
         if lacking:  # their source may be slow
@@ -220,9 +202,10 @@ class Gateway:
         Raises:
             UnknownTool: the tenant has no promotion of this handle, or it is forgotten.
         """
-        catalog, session, promotion = self._recall(tenant, handle)
-        turn = _with(promotion.turn, await self._state(SessionKey(tenant, session)))
-        return self.attention(catalog).after_model(replace(promotion, turn=turn), calls)
+        made = self._recall(tenant, handle)
+        turn = _with(made.turn, await self._state(SessionKey(tenant, made.session)))
+        promotion = replace(made.promotion, turn=turn)
+        return self.attention(made.catalog).after_model(promotion, calls)
 
     async def after_tool(self, handle: str, tool_id: str, *, tenant: str = "") -> frozenset[str]:
         """A promoted tool has succeeded: set what it provides in the turn's session.
@@ -233,12 +216,12 @@ class Gateway:
         Raises:
             UnknownTool: no such promotion, or it did not promote the tool.
         """
-        catalog, session, promotion = self._recall(tenant, handle)
-        if tool_id not in promotion.ids:
+        made = self._recall(tenant, handle)
+        if tool_id not in made.promotion.ids:
             raise UnknownTool(f"promotion {handle!r} has no tool {tool_id!r}")
-        facts = self.attention(catalog).after_tool(promotion, tool_id)
-        if session:
-            await self._sessions.update(SessionKey(tenant, session), grant=facts)
+        facts = self.attention(made.catalog).after_tool(made.promotion, tool_id)
+        if made.session:
+            await self._sessions.update(SessionKey(tenant, made.session), grant=facts)
         return facts
 
     async def reload(self, catalog: str = "") -> int:
@@ -281,17 +264,19 @@ class Gateway:
                 for encoder in self._encoders[1:]
             ]
             pipelines = [snapshot.pipeline, *others]
-            routers = tuple(_Router(pipeline, vectors=vectors) for pipeline in pipelines)
+            routers = tuple(PipelineRouter(pipeline, vectors=vectors) for pipeline in pipelines)
             epoch = self._epochs[snapshot] = Epoch(routers, index.matrix.n_words)
         return epoch
 
-    def _remember(self, tenant: str, catalog: str, session: str, promotion: Promotion) -> None:
-        self._promotions[promotion.handle] = tenant, catalog, session, promotion
+    def _remember(
+        self, tenant: str, catalog: str, session: str, turn: Turn, promotion: Promotion
+    ) -> None:
+        self._promotions[promotion.handle] = _Made(tenant, catalog, session, turn, promotion)
         if len(self._promotions) > REMEMBERED:
             self._promotions.popitem(last=False)
 
-    def _recall(self, tenant: str, handle: str) -> tuple[str, str, Promotion]:
-        owner, catalog, session, promotion = self._promotions.get(handle, (None, "", "", None))
-        if promotion is None or owner != tenant:
+    def _recall(self, tenant: str, handle: str) -> _Made:
+        made = self._promotions.get(handle)
+        if made is None or made.tenant != tenant:
             raise UnknownTool(f"there is no promotion {handle!r}, or it is forgotten")
-        return catalog, session, promotion
+        return made

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, TypeGuard, cast
 
-from ta_fast.errors import BackendUnavailable, InvalidConfig
+from ta_fast.errors import BackendUnavailable
 from ta_fast.types import F32
 from ta_fast.vocabulary import Vocabulary
 
 __all__ = ["Encoder", "TokenEncoder", "make_encoder", "shows_tokens"]
-
-_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 class Encoder(Protocol):
@@ -108,19 +105,9 @@ def _gpu_encoder(name: str) -> Encoder:
 
 
 def _folder(name: str) -> Path:
-    from ta_fast.encoder.model_folder import hub_folder, minilm_folder
+    from ta_fast.encoder.model_folder import named_folder
 
-    if name == "minilm":
-        return minilm_folder()
-    if _is_folder(name):
-        return Path(name).expanduser()
-    if _HUB_NAME.fullmatch(name):
-        return hub_folder(name)
-    message = (
-        f"encoder {name!r} is neither a known name nor a folder; "
-        "expected 'minilm', a model's folder, 'org/model', 'st:NAME', 'gpu:NAME' or 'ort:NAME'"
-    )
-    raise InvalidConfig(message)
+    return named_folder(name)
 
 
 def _label(name: str) -> str:

