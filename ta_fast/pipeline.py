@@ -10,7 +10,7 @@ the present one is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -114,7 +114,8 @@ class Pipeline:
         for part, prepared in ahead(self.prepare, texts):
             waited = perf_counter() - started
             routed = self.run(prepared, allowed[part], k, threshold[part], vectors=vectors)
-            parts.append(replace(routed, seconds={"prepare": waited, **routed.seconds}))
+            routed.seconds["prepare"] = waited
+            parts.append(routed)
             started = perf_counter()
         return parts[0] if len(parts) == 1 else _joined(parts)
 

@@ -97,6 +97,8 @@ class OnnxEncoder:
         self, rows: Sequence[bytes], *, progress: Callable[[int], None] | None = None
     ) -> F32:
         """Encode texts that are tokens already: float32 ``[B, D]`` of unit rows."""
+        if len(rows) == 1 and progress is None:
+            return self.forward(pad(rows))
         vectors = np.empty((len(rows), self.dim), np.float32)
         most = _TOKENS_PER_BATCH[self._device]
         for places in by_length(list(map(token_count, rows)), most, padded=True):
