@@ -93,7 +93,7 @@ class ToolAttention:
         log_intent: bool = False,
     ) -> None:
         self._catalog = catalog
-        self._encoder = encoder
+        self.encoder = encoder
         self.scorer = scorer
         self._ranking = ranking
         self.loader = loader or SchemaLoader(catalog)
@@ -127,7 +127,7 @@ class ToolAttention:
         return True
 
     def _take(self) -> Snapshot:
-        snapshot = Snapshot(self._catalog, self._encoder, self.scorer, self._wish, self._ranking)
+        snapshot = Snapshot(self._catalog, self.encoder, self.scorer, self._wish, self._ranking)
         if snapshot.stale and not self._told:
             logger.warning("%s; run ta-fast calibrate", snapshot.stale)
             self._told = snapshot.stale

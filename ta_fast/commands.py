@@ -84,7 +84,7 @@ def ingest(
 
 def route(config: Config, turn: Turn, explain: Sequence[str], form: str, delivery: str) -> Result:
     """Route one intent."""
-    attention = _attention(config)
+    attention = open_attention(config)
     promotion = attention.before_model(turn)
     gate = attention.index.gate
     result: Result = {
@@ -118,7 +118,7 @@ def tax(config: Config, intents_file: Path | None) -> Result:
     """What the catalog costs a turn, and what Tool Attention costs instead."""
     intents = read_text(intents_file).splitlines() if intents_file else []
     intents = [intent for intent in intents if intent.strip()]
-    attention = _attention(config)
+    attention = open_attention(config)
     with Catalog(config.catalog) as catalog:
         tools = catalog.tools()
         loader = SchemaLoader(catalog)
@@ -204,7 +204,8 @@ def open_catalog(config: Config) -> Catalog:
     return Catalog(config.catalog)
 
 
-def _attention(config: Config) -> ToolAttention:
+def open_attention(config: Config) -> ToolAttention:
+    """The configured catalog, embedded; InvalidConfig if there is none."""
     catalog = open_catalog(config)
     encoder = make_encoder(config.encoder)
     embed(catalog, encoder)

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ta_fast.types import I32, Json, JsonObject, Tool
-from ta_fast.vocabulary import I64, NOTHING, U64, Vocabulary
+from ta_fast.vocabulary import I64, ID_BYTES, NOTHING, U64, Vocabulary
 from ta_fast_kernels.terms import MAX_WEIGHT, UNIT, TermRows
 
 Tokenize: TypeAlias = Callable[[Sequence[str]], Sequence[bytes]]
@@ -37,7 +37,6 @@ _UNKNOWN, _NO_WORD = -1, -2
 _TOOLS_AT_ONCE = 1024
 _MOST_PARAMETERS = 256  # of one tool that are read, nested ones counted
 _MOST_VALUES = 32  # of one enumeration
-_ID_BYTES = 4
 _CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _PUNCTUATION = re.compile(r"[\W_]+")
 
@@ -88,7 +87,7 @@ class Lexicon:
         """
         if len(rows) == 1:
             return self.one.read(rows[0])
-        ids, starts = _end_to_end(rows)
+        ids, starts = end_to_end(rows)
         keys, terms, owners = self._terms(ids, starts)
         word, known = keys != NOTHING, terms >= 0
         pairs = np.unique(owners[known] * len(self) + terms[known])
@@ -127,8 +126,10 @@ class OneTurn:
             j = i + 1
             while j < len(ids) and self._joins[ids[j]] and self._joinable[ids[j - 1]]:
                 j += 1
-            alone = j == i + 1
-            term = self._alone[ids[i]] if alone else self._of_pieces(row[4 * i : 4 * j])
+            if j == i + 1:
+                term = self._alone[ids[i]]
+            else:
+                term = self._of_pieces(row[ID_BYTES * i : ID_BYTES * j])
             if term != _NO_WORD:
                 words.append(term)
                 found.add(term)
@@ -153,7 +154,7 @@ def _count(
     for first in range(0, len(tools), _TOOLS_AT_ONCE):
         fields = [_fields(tool) for tool in tools[first : first + _TOOLS_AT_ONCE]]
         rows = tokenize([text for texts in fields for text in texts])
-        texts, keys = vocabulary.words(*_end_to_end(rows))
+        texts, keys = vocabulary.words(*end_to_end(rows))
         known, places = np.unique(keys, return_inverse=True)
         pairs, many = np.unique(texts // len(fields[0]) * len(known) + places, return_counts=True)
         tool, word = np.divmod(pairs, max(1, len(known)))
@@ -225,9 +226,10 @@ def _named(name: str) -> str:
     return words if words == whole else f"{words} {whole}"
 
 
-def _end_to_end(rows: Sequence[bytes]) -> tuple[I32, I64]:
+def end_to_end(rows: Sequence[bytes]) -> tuple[I32, I64]:
+    """Token ids of B texts end to end, ``[T]``, and where each text begins, ``[B + 1]``."""
     starts = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)) // _ID_BYTES, out=starts[1:])
+    np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)) // ID_BYTES, out=starts[1:])
     return np.frombuffer(b"".join(rows), np.int32), starts
 
 

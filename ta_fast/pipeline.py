@@ -22,11 +22,11 @@ from ta_fast.encoder.batching import ahead
 from ta_fast.lexicon import Lexicon
 from ta_fast.scorer import Scorer
 from ta_fast.types import F32, I32, U32, TopK
+from ta_fast.vocabulary import ID_BYTES
 from ta_fast_kernels import TermRows
 
 CHARACTERS_PER_TOKEN = 4
 """In English 4 to 5."""
-ID_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)

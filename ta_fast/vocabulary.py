@@ -25,6 +25,8 @@ Starts: TypeAlias = NDArray[np.integer[Any]]
 """Where each of B texts begins among T tokens that lie end to end, and T: ``[B + 1]``."""
 Style: TypeAlias = Literal["##", "\u2581", "\u0120", ""]
 
+ID_BYTES = 4
+"""Bytes of a token id where a text's ids are kept as bytes: int32."""
 NOTHING = np.uint64(0)
 """The key of what is no word."""
 

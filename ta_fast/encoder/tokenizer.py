@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ta_fast.errors import InvalidConfig
+from ta_fast.vocabulary import ID_BYTES
 
 I32: TypeAlias = NDArray[np.int32]
 I64: TypeAlias = NDArray[np.int64]
@@ -26,7 +27,6 @@ English has 4 to 5 characters a token. The cut changes a vector only if the firs
 64 x limit characters (16,384 for MiniLM) hold fewer tokens than the limit: long runs of
 blanks, or of words over 100 characters, each of which is one unknown token.
 """
-ID_BYTES = 4
 PADDING = bytes(ID_BYTES)
 """The row of one padding token."""
 PLAIN = {"add_special_tokens": False}

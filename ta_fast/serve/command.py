@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from ta_fast.attention import ToolAttention
-from ta_fast.commands import embed, open_catalog
+from ta_fast.commands import open_attention
 from ta_fast.config import Config
-from ta_fast.encoder import make_encoder
 from ta_fast.engine import Engine
 from ta_fast.errors import InvalidConfig
 from ta_fast.gateway import Gateway
@@ -59,19 +57,9 @@ def run(config: Config, options: Options) -> None:
 
 def open_gateway(config: Config, sessions: str = "") -> Gateway:
     """The configured catalog behind an engine of one device."""
-    catalog, encoder = open_catalog(config), make_encoder(config.encoder)
-    embed(catalog, encoder)
-    attention = ToolAttention(
-        catalog,
-        encoder,
-        scorer=config.scorer,
-        ranking=config.ranking,
-        always_include=config.always_include,
-        precision=config.precision,
-        recall=config.recall,
-    )
+    attention = open_attention(config)
     store = RedisStore(sessions) if sessions else MemoryStore()
-    return Gateway({"": attention}, Engine(), [encoder], store)
+    return Gateway({"": attention}, Engine(), [attention.encoder], store)
 
 
 def _own(host: str) -> bool:

@@ -15,12 +15,10 @@ from ta_fast.catalog.views import views
 from ta_fast.encoder import TokenEncoder
 from ta_fast.errors import InvalidCatalog
 from ta_fast.evaluate import Query, read_queries
-from ta_fast.lexicon import Lexicon
+from ta_fast.lexicon import Lexicon, end_to_end
 from ta_fast.train.data import WORDINGS, Texts, TrainingSet
 from ta_fast.train.noise import noisy
 from ta_fast.types import Tool
-
-_ID_BYTES = 4
 
 
 def read_set(folder: Path, tokens: TokenEncoder) -> TrainingSet:
@@ -108,8 +106,8 @@ def prepare(
     ]
     return TrainingSet(
         name,
-        _texts(tool_rows),
-        _texts(query_rows),
+        Texts(*end_to_end(tool_rows)),
+        Texts(*end_to_end(query_rows)),
         np.array(gold, np.int32).reshape(-1, 3),
         tool_terms,
         lexicon.read(query_rows)[0],
@@ -120,9 +118,3 @@ def wordings(tool: Tool, summary: str) -> tuple[str, ...]:
     """A tool's served views, the summary as it is, and the summary with the parameters."""
     served = views(tool, summary)
     return (*served, " ".join(summary.split()), f"{served[0]} {served[-1]}")
-
-
-def _texts(rows: Sequence[bytes]) -> Texts:
-    starts = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) // _ID_BYTES for row in rows], out=starts[1:])
-    return Texts(np.frombuffer(b"".join(rows), np.int32), starts)
