@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -150,7 +150,7 @@ class GpuEncoder:
 
     def forward(self, tokens: Packed) -> F32:
         """One batch of at most ``max_tokens`` tokens: float32 ``[B, D]``, unit rows."""
-        with self._lock:
+        with self._lock, self._current():
             vectors: F32 = self._forward(tokens).cpu().numpy()
         return vectors
 
@@ -161,8 +161,12 @@ class GpuEncoder:
         The next forward overwrites them and its own input: other threads wait until the block
         ends, and the device must be done with them by then.
         """
-        with self._lock:
+        with self._lock, self._current():
             yield self._forward(tokens)
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Triton launches on the thread's current device, which need not be this one."""
+        return torch.cuda.device(self._device) if self._cuda else nullcontext()
 
     def _forward(self, tokens: Packed) -> Tensor:
         count, texts = len(tokens.ids), len(tokens.starts) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +64,8 @@ class TritonScorer:
         with self._lock:
             if k > self._most:
                 return self._on_cpu(queries, allowed, k, threshold, terms)
-            self._fill(best, queries, allowed, threshold, terms)
+            with self._current():
+                self._fill(best, queries, allowed, threshold, terms)
         return best
 
     def topk_from(
@@ -79,9 +81,14 @@ class TritonScorer:
             return self.topk(queries, allowed, k, threshold, terms)
         turns = len(vectors)
         best = TopK(np.empty((turns, k), np.float32), np.empty((turns, k), np.int32))
-        with self._lock:
+        with self._lock, self._current():
             self._fill(best, vectors, allowed, threshold, terms)
         return best
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Triton launches on the thread's current device, which need not be this one."""
+        device = self.search.device
+        return self._torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def _fill(
         self, best: TopK, queries: Any, allowed: U32, threshold: F32, terms: TermRows | None

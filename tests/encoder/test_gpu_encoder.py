@@ -305,6 +305,23 @@ def test_hybrid_pipeline_on_the_device(
         np.testing.assert_allclose(one.scores[0], found.scores[b], atol=2e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_another_device_than_the_current_one(folder: Path) -> None:
+    """A pipeline on the second GPU answers as one on the first, and leaves the first current."""
+    gates = np.full((len(TEXTS), 1), 1, np.uint32), 4, np.full(len(TEXTS), -1, np.float32)
+    found = []
+    for device in ("cuda:0", "cuda:1"):
+        made = encoder(folder, device)
+        vectors = np.eye(300, made.dim, dtype=np.float32)
+        matrix = ToolMatrix.from_rows(vectors, np.zeros(300, np.int32), 1)
+        pipeline = Pipeline(made, TritonScorer(matrix, device=device))
+        found += [pipeline.route(TEXTS, *gates, vectors=way).top for way in (False, True)]
+    assert torch.cuda.current_device() == 0
+    for other in found[1:]:
+        np.testing.assert_allclose(other.scores, found[0].scores, atol=2e-3)
+
+
 def test_some_of_a_packed_batch() -> None:
     """Texts taken out of a batch, in any order, are what packing them gives."""
     rows = [[1, 2, 3], [4], [5, 6], []]
