@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from ta_fast.train.bert import DeviceTexts
-from ta_fast.train.data import I64, TEXTS, WORDINGS, TrainingSet
+from ta_fast.train.data import I64, NOISY, TEXTS, WORDINGS, TrainingSet
 from ta_fast.train.recipe import Recipe
 from ta_fast_kernels import UNIT, TermRows
 
@@ -113,8 +113,10 @@ def draw(
     others = np.flatnonzero(~chosen)
     chosen[rng.permutation(others)[: recipe.tools]] = True
     tools = np.flatnonzero(chosen)
-    noisy = rng.random(len(rows)) < recipe.noise
-    wording = np.where(noisy, rng.integers(1, WORDINGS, len(rows)), 0)
+    chance = rng.random(len(rows))
+    kinds = [chance < recipe.noise, chance >= 1 - recipe.turns]
+    drawn = [rng.integers(1, 1 + NOISY, len(rows)), rng.integers(1 + NOISY, WORDINGS, len(rows))]
+    wording = np.select(kinds, drawn, 0)
     texts = np.tile(np.arange(recipe.of_texts), (len(tools), 1))
     if recipe.views < recipe.of_texts:
         texts = rng.permuted(texts, axis=1)[:, : recipe.views]

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as fn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from ta_fast.train.data import Texts
@@ -23,8 +24,10 @@ from ta_fast.types import JsonObject
 
 FROZEN = ("embeddings.word_", "embeddings.position_", "embeddings.token_type_", "pooler.")
 """Weights that training leaves as they are."""
-_LEAST_PADDED = 16
+_LEAST_PADDED = 32
 _ALIGNED = 8  # tokens; attention is faster on such widths
+_ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# Not cuDNN's: it plans each new shape for a tenth of a second, and nearly every batch is one.
 _ROOMY = 48 << 30
 """Bytes of free GPU memory from which a batch's activations are kept for the way back."""
 
@@ -133,9 +136,10 @@ class Bert:
     def _layer(self, prefix: str, hidden: Tensor, mask: Tensor, dropout: float) -> Tensor:
         parts = (prefix + f"attention.self.{part}" for part in ("query", "key", "value"))
         query, key, value = (self._by_head(self._linear(part, hidden)) for part in parts)
-        mixed = fn.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout
-        )
+        with sdpa_kernel(_ATTENTION):
+            mixed = fn.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=dropout
+            )
         mixed = mixed.transpose(1, 2).flatten(2)
         attended = fn.dropout(self._linear(prefix + "attention.output.dense", mixed), dropout)
         hidden = self._norm(prefix + "attention.output.LayerNorm", hidden + attended)
@@ -155,7 +159,7 @@ class Bert:
 
 
 def _buckets(lengths: NDArray[np.int64], chunk: int) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Places of texts of about one length, and that length: 16, 32, 64, ... or the longest."""
+    """Places of texts of about one length, and that length: 32, 64, 128, ... or the longest."""
     order = np.argsort(lengths, kind="stable")
     ordered, first = lengths[order], 0
     while first < len(order):

@@ -25,8 +25,12 @@ VIEWS = 3
 """Texts of a tool whose mean is its served embedding; they come first."""
 TEXTS = 5
 """Texts of a tool that training may draw from."""
-WORDINGS = 3
-"""Texts of a query: its own, then noisy ones."""
+NOISY = 4
+"""Texts of a query with typos or cut short, and in other words."""
+TURNS = 2
+"""Texts of a query as a turn of a conversation."""
+WORDINGS = 1 + NOISY + TURNS
+"""Texts of a query: its own, then noisy ones, then turns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

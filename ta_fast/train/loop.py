@@ -95,11 +95,13 @@ def _step(
 ) -> Tensor:
     queries = bert.encode(batch.of.queries, batch.queries, recipe.dropout)
     tools = unit_mean(bert.encode(batch.of.tools, batch.texts, recipe.dropout), recipe.views)
-    logits = queries @ tools.T
-    if recipe.joint:
+    logits = queries @ tools.T / recipe.temperature
+    share = recipe.dense if recipe.joint else 1.0
+    loss = share * loss_of(logits, batch.right, recipe.loss)
+    if share < 1:
         columns = torch.from_numpy(batch.tools).to(bert.device)
-        logits = logits + recipe.joint * batch.of.lexical(batch.queries)[:, columns]
-    loss = loss_of(logits / recipe.temperature, batch.right, recipe.loss)
+        lexical = recipe.joint / recipe.temperature * batch.of.lexical(batch.queries)[:, columns]
+        loss = loss + (1 - share) * loss_of(logits + lexical, batch.right, recipe.loss)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(weights.values(), _MOST_GRADIENT)
     optimiser.step()

@@ -1,4 +1,4 @@
-"""Intents as they are typed: slips of the finger, and words left out at the end.
+"""Intents as they are typed: slips of the finger, words left out at the end, words around.
 
 Case is left alone: MiniLM's tokenizer lowers it.
 """
@@ -6,6 +6,8 @@ Case is left alone: MiniLM's tokenizer lowers it.
 from __future__ import annotations
 
 import random
+
+from ta_fast.train.aims import is_verb, table
 
 _LEAST_WORD = 4
 _LEAST_WORDS = 4
@@ -21,6 +23,19 @@ def noisy(text: str, rng: random.Random) -> str:
     for place in rng.sample(long, min(slips, len(long))):
         words[place] = _slip(words[place], rng)
     return " ".join(words)
+
+
+def reworded(text: str, rng: random.Random) -> str:
+    """An order as a request, a question or a need; any other text with a greeting or thanks."""
+    english = table()["english"]
+    first, _, rest = text.strip().partition(" ")
+    if is_verb(first.lower()):
+        order = f"{first.lower()} {rest}".rstrip(" .!")
+        return str(rng.choice(english["around"])).format(q=order)
+    if rng.random() < 0.5:  # noqa: PLR2004
+        return f"{rng.choice(english['opening'])} {text}"
+    closing = rng.choice(english["closing"]).format(when=rng.choice(english["when"]))
+    return f"{text} {closing}"
 
 
 def _slip(word: str, rng: random.Random) -> str:

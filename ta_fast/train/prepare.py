@@ -16,9 +16,13 @@ from ta_fast.encoder import TokenEncoder
 from ta_fast.errors import InvalidCatalog
 from ta_fast.evaluate import Query, read_queries
 from ta_fast.lexicon import Lexicon, end_to_end
-from ta_fast.train.data import WORDINGS, Texts, TrainingSet
-from ta_fast.train.noise import noisy
+from ta_fast.train.conversation import conversations
+from ta_fast.train.data import TURNS, Texts, TrainingSet
+from ta_fast.train.noise import noisy, reworded
 from ta_fast.types import Tool
+
+VARY = (noisy, noisy, reworded, reworded)
+"""How each of the NOISY texts of a query is made."""
 
 
 def read_set(folder: Path, tokens: TokenEncoder) -> TrainingSet:
@@ -93,9 +97,12 @@ def prepare(
     lexicon, tool_terms = Lexicon.build(tokens.vocabulary, tools, tokens.rows)
     tool_rows = tokens.rows([text for tool in tools for text in wordings(tool, summaries[tool.id])])
     rng = random.Random(name)  # noqa: S311
+    names = {tool.id: tool.name for tool in tools}
+    turns = [conversations(queries, names, rng) for _ in range(TURNS)]
     asked = []
-    for query in queries:
-        asked += [query.text, *(noisy(query.text, rng) for _ in range(WORDINGS - 1))]
+    for place, query in enumerate(queries):
+        asked += [query.text, *(vary(query.text, rng) for vary in VARY)]
+        asked += [texts[place] for texts in turns]
     query_rows = tokens.rows(asked)
     gold = [
         (place, number, rows[tool])

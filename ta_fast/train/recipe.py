@@ -25,11 +25,13 @@ class Recipe:
         views: Texts drawn for a tool in a batch; its vector is their mean, as served.
         of_texts: What they are drawn from: 3 is the served views, 5 two more wordings.
         joint: What the served lexical score is multiplied with and added; 0 leaves it out.
+        dense: Share of the loss that is of the dense score alone.
         loss: ``each`` gold tool against the others, or ``any`` of them.
         hard: Negatives of each query that the model ranks highest, mined before each pass.
         hard_below: Only those that score below this share of the best gold tool's score;
             what scores higher may be right as well.
         noise: Share of the queries that are read with typos or cut short.
+        turns: Share of the queries that are read as turns of a conversation.
         keep: Share of the change that is kept; the rest is averaged away with the original.
         most: Queries of one set that a pass sees, drawn anew for each; 0 is all.
         seed: Of everything that is drawn.
@@ -46,10 +48,12 @@ class Recipe:
     views: int = VIEWS
     of_texts: int = VIEWS
     joint: float = 0.0
+    dense: float = 0.0
     loss: Literal["each", "any"] = "each"
     hard: int = 0
     hard_below: float = 0.95
     noise: float = 0.0
+    turns: float = 0.0
     keep: float = 1.0
     most: int = 0
     seed: int = 0
@@ -62,9 +66,12 @@ class Recipe:
                 raise InvalidConfig(
                     f"{name}: expected {least} or more, found {getattr(self, name)}"
                 )
-        for name in ("warm_up", "dropout", "noise", "keep"):
+        for name in ("warm_up", "dropout", "dense", "noise", "turns", "keep"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidConfig(f"{name}: expected 0 to 1, found {getattr(self, name)}")
+        if self.noise + self.turns > 1:
+            found = f"{self.noise} + {self.turns}"
+            raise InvalidConfig(f"noise + turns: expected at most 1, found {found}")
         if not self.views <= self.of_texts <= TEXTS:
             found = f"{self.views} of {self.of_texts}"
             raise InvalidConfig(f"views, of_texts: expected at most {TEXTS}, found {found}")

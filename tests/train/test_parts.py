@@ -12,7 +12,7 @@ from ta_fast.catalog import Catalog
 from ta_fast.encoder import TokenEncoder, make_encoder, shows_tokens
 from ta_fast.errors import InvalidCatalog, InvalidConfig
 from ta_fast.train.data import TEXTS, WORDINGS, Prepared
-from ta_fast.train.noise import noisy
+from ta_fast.train.noise import noisy, reworded
 from ta_fast.train.prepare import read_log, read_set
 from ta_fast.train.recipe import Recipe
 from ta_fast.types import Source, Tool
@@ -111,11 +111,24 @@ def test_a_recipe_is_changed_by_name() -> None:
         "views=x": "expected int",
         "views=4": "at most 5",
         "noise=2": "0 to 1",
+        "dense=-1": "0 to 1",
         "loss=most": "each or any",
         "passes=0": "1 or more",
     }.items():
         with pytest.raises(InvalidConfig, match=message):
             Recipe().having([wrong])
+
+
+def test_an_order_is_reworded_and_other_texts_are_framed() -> None:
+    """The words stay, braces too, and what is put around an order is never a greeting alone."""
+    orders = {reworded("List the open issues.", drawn(seed)) for seed in range(40)}
+    assert len(orders) > 5
+    assert all(
+        "list the open issues" in order and order != "list the open issues" for order in orders
+    )
+    framed = {reworded("What is {x} in Rome?", drawn(seed)) for seed in range(40)}
+    assert len(framed) > 5
+    assert all("What is {x} in Rome?" in text and "{when}" not in text for text in framed)
 
 
 def test_noise_slips_and_cuts_but_keeps_a_text() -> None:

@@ -27,7 +27,18 @@ from ta_fast.train.recipe import Recipe  # noqa: E402
 from tests.train.tiny_sets import SUBJECTS, write_base, write_set  # noqa: E402
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(passes=4, queries=5, tools=4, rate=3e-3, noise=0.3, joint=1.0, hard=2, of_texts=5)
+RECIPE = Recipe(
+    passes=4,
+    queries=5,
+    tools=4,
+    rate=3e-3,
+    noise=0.3,
+    turns=0.1,
+    joint=1.0,
+    dense=0.3,
+    hard=2,
+    of_texts=5,
+)
 
 
 @pytest.fixture(scope="module")
