@@ -240,7 +240,7 @@ def said(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return done.stdout.strip().split("\n")[0]  # one line, of one GPU or of several
 
 
 def machine() -> Row:

@@ -199,7 +199,7 @@ def _ratio(theirs: float | None, ours: float | None) -> str:
 
 
 def provenance(documents: Mapping[str, Document]) -> str:
-    """One line for each file: the machine, the versions, the commit, the command."""
+    """One line for each file: the machine, the versions, the commit, the command, its note."""
     lines = []
     for name, document in documents.items():
         gpu = document.get("gpu", document.get("device", "GPU unknown"))
@@ -209,7 +209,9 @@ def provenance(documents: Mapping[str, Document]) -> str:
         parts = [gpu, f"driver {document.get('driver', 'unknown')}"]
         parts += [f"{k} {v}" for k, v in versions.items()]
         parts += [f"commit {document.get('commit') or 'unknown'}"]
-        lines.append(f"- {name}: {', '.join(parts)}; `{document.get('command', 'unknown')}`")
+        note = f". {document['note']}" if "note" in document else ""
+        command = document.get("command", "unknown")
+        lines.append(f"- {name}: {', '.join(parts)}; `{command}`{note}")
     return "\n".join(lines)
 
 
