@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,38 @@ def train(
         start: The original, on the sets' device.
         sets: What it is trained on.
         recipe: How.
-        state: Where to save after each pass and to go on from; without, nothing is saved.
+        state: Where to save after each pass and to go on from, a file for each seed; without,
+            nothing is saved.
         progress: Told of each step.
 
     Returns:
-        The trained model, and the mean loss of each pass.
+        The trained model, and the mean loss of each pass of each seed.
 
     Raises:
         InvalidConfig: no set has a query, or ``state`` is of another run.
     """
+    models, losses = [], []
+    for number in range(recipe.seeds):
+        one = replace(recipe, seed=recipe.seed + number, seeds=1)
+        file = state and state.with_stem(f"{state.stem}-{number}")
+        told = progress and partial(_told, progress, number, recipe.seeds)
+        model, found = _train_one(start, sets, one, file, told)
+        models.append(model)
+        losses += found
+    return averaged(start, models, recipe.keep), losses
+
+
+def _told(progress: Progress, number: int, of: int, done: int, total: int, loss: float) -> None:
+    progress(number * total + done, of * total, loss)
+
+
+def _train_one(
+    start: Bert,
+    sets: Sequence[DeviceSet],
+    recipe: Recipe,
+    state: Path | None,
+    progress: Progress | None,
+) -> tuple[Bert, list[float]]:
     bert = start.copy()
     weights = bert.trained()
     optimiser = _optimiser(weights, recipe)
@@ -71,18 +95,21 @@ def train(
         losses.append(float(sums) / len(batches))
         if state is not None:
             _save(state, run, weights, optimiser, losses)
-    return averaged(start, bert, recipe.keep), losses
+    return bert, losses
 
 
-def averaged(start: Bert, trained: Bert, keep: float) -> Bert:
-    """The original plus a share of the change (Wortsman et al., WiSE-FT, arXiv 2109.01903).
+def averaged(start: Bert, trained: Sequence[Bert], keep: float) -> Bert:
+    """The original plus a share of the mean change.
 
-    Its weights are rounded as they are stored, so that what is measured is what is served.
+    Averaging with the original is of Wortsman et al., "Robust fine-tuning of zero-shot models"
+    (arXiv 2109.01903), averaging models of one start of "Model soups" (arXiv 2203.05482).
+    Weights are rounded as they are stored, so that what is measured is what is served.
     """
     result = start.copy()
     with torch.no_grad():
         for name, weight in result.trained().items():
-            weight.lerp_(trained.weights[name], keep).copy_(weight.half())
+            mean = torch.stack([one.weights[name] for one in trained]).mean(dim=0)
+            weight.lerp_(mean, keep).copy_(weight.half())
     return result
 
 

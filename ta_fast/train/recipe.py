@@ -33,6 +33,7 @@ class Recipe:
         noise: Share of the queries that are read with typos or cut short.
         turns: Share of the queries that are read as turns of a conversation.
         keep: Share of the change that is kept; the rest is averaged away with the original.
+        seeds: Models trained, from ``seed`` on, whose weights are averaged.
         most: Queries of one set that a pass sees, drawn anew for each; 0 is all.
         seed: Of everything that is drawn.
     """
@@ -55,13 +56,14 @@ class Recipe:
     noise: float = 0.0
     turns: float = 0.0
     keep: float = 1.0
+    seeds: int = 1
     most: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run; InvalidConfig names the value."""
-        whole = {"passes": 1, "queries": 1, "tools": 0, "views": 1, "hard": 0, "most": 0, "seed": 0}
-        for name, least in whole.items():
+        none = dict.fromkeys(("tools", "hard", "most", "seed"), 0)
+        for name, least in {"passes": 1, "queries": 1, "views": 1, "seeds": 1, **none}.items():
             if getattr(self, name) < least:
                 raise InvalidConfig(
                     f"{name}: expected {least} or more, found {getattr(self, name)}"

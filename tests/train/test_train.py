@@ -127,9 +127,34 @@ def test_averaging_goes_from_the_original_to_the_trained(
     trained, _ = train(start, sets, replace(RECIPE, passes=1))
     name = "encoder.layer.0.output.dense.weight"
     old, new = start.weights[name].detach(), trained.weights[name].detach()
-    assert torch.equal(averaged(start, trained, 0.0).weights[name].detach(), old.half().float())
-    half = averaged(start, trained, 0.5).weights[name].detach()
+    assert torch.equal(averaged(start, [trained], 0.0).weights[name].detach(), old.half().float())
+    half = averaged(start, [trained], 0.5).weights[name].detach()
     torch.testing.assert_close(half, (old + new) / 2, atol=2e-3, rtol=2e-3)
+
+
+def test_seeds_are_averaged_and_told_as_one_run(
+    start: Bert, sets: list[DeviceSet], tmp_path: Path
+) -> None:
+    """Two seeds give the mean of their models; a run stopped in the second ends the same."""
+    short = replace(RECIPE, passes=1, seeds=2)
+    one, other = (train(start, sets, replace(short, seed=i, seeds=1))[0] for i in (0, 1))
+    both, losses = train(start, sets, short)
+    name = "encoder.layer.0.output.dense.weight"
+    mean = (one.weights[name] + other.weights[name]).detach() / 2
+    torch.testing.assert_close(both.weights[name].detach(), mean, atol=2e-3, rtol=2e-3)
+    assert len(losses) == 2
+    shares: list[float] = []
+
+    def stop(done: int, total: int, _: float) -> None:
+        shares.append(done / total)
+        if shares[-1] > 0.7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(start, sets, short, state=tmp_path / "a.state", progress=stop)
+    assert shares == sorted(shares)
+    resumed, _ = train(start, sets, short, state=tmp_path / "a.state")
+    assert equal(resumed, both)
 
 
 @pytest.mark.parametrize("ranking", ["dense", "hybrid"])
