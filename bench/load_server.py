@@ -10,6 +10,7 @@ import argparse
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from typing import Any
 from zlib import crc32
 
@@ -100,17 +101,21 @@ def main() -> None:
     """Serve until a signal."""
     import uvicorn
 
-    from ta_fast.serve import Keys, Service, serve
+    from ta_fast.serve import Key, Keys, Service, serve
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["route", "echo"])
     parser.add_argument("port", type=int)
     parser.add_argument("--tools", type=int, default=200)
     parser.add_argument("--kept", type=int, default=KEPT, help="tools that a session keeps")
+    parser.add_argument("--tenants", nargs="*", help="each has its name as its key")
     args = parser.parse_args()
     logging.getLogger("ta_fast").setLevel(logging.WARNING)
     if args.what == "route":
-        service = Service(Keys(None))
+        keys = args.tenants and [
+            Key(sha256(name.encode()).hexdigest(), name, may_set=("*",)) for name in args.tenants
+        ]
+        service = Service(Keys(keys))
         serve(lambda: open_gateway(args.tools, args.kept), service, "127.0.0.1", args.port)
         return
     uvicorn.run(

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from ta_fast.errors import InvalidCatalog
+from ta_fast.remembered import remembered
 from ta_fast.types import I32, U32, JsonObject
 
 MAX_CLAUSES = 64
@@ -144,7 +144,7 @@ class Gate:
         self._require = self._table([clause.require for clause in flat])
         self._forbid = self._table([clause.forbid for clause in flat])
         self._first = np.cumsum([0, *(len(c) for c in classes)])[:-1]
-        self.allowed = lru_cache(maxsize=REMEMBERED_STATES)(self._allowed)
+        self.allowed = remembered(self._allowed, REMEMBERED_STATES)
 
     def _table(self, sets: Sequence[frozenset[str]]) -> U32:
         return np.array([self._words(facts) for facts in sets], dtype=np.uint32).reshape(

@@ -8,9 +8,7 @@ transport translates to and from it, and adds no decision of its own.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -24,31 +22,39 @@ from ta_fast.pipeline import Pipeline
 from ta_fast.routers import PipelineRouter, routed
 from ta_fast.routing import read, wanted
 from ta_fast.scorer import make_scorer
-from ta_fast.sessions import MemoryStore, SessionKey, SessionState, SessionStore, deliver
-from ta_fast.sessions.keeping import with_kept
+from ta_fast.sessions import (
+    NOTHING,
+    Keeper,
+    MemoryStore,
+    Promoted,
+    Promotions,
+    SessionKey,
+    SessionState,
+    SessionStore,
+    check_key,
+)
 from ta_fast.snapshot import Snapshot
 from ta_fast.turns import check_turn, text_of
 from ta_fast.types import Promotion, ToolCall, Turn, Verdict
 
 KEPT = 32
 """Tools that a session keeps: about so many definitions stay in its context."""
-REMEMBERED = 100_000
-"""Promotions that are kept for their checks; the oldest go first."""
 
 
 def _with(turn: Turn, state: SessionState) -> Turn:
     """The turn with its session's facts."""
-    return replace(turn, facts=turn.facts | state.facts) if state.facts else turn
+    if not state.facts:
+        return turn
+    # A session's own set is one object for equal facts: its hash is known.
+    facts = turn.facts | state.facts if turn.facts else state.facts
+    return Turn(turn.intent, facts, turn.session, turn.top_k, turn.threshold, turn.context)
 
 
-class _Made(NamedTuple):
-    """A promotion that is remembered, and the turn as it came: without its session's facts."""
+class _Served(NamedTuple):
+    """An epoch of a catalog: for the engine, and what sessions keep of it."""
 
-    tenant: str
-    catalog: str
-    session: str
-    turn: Turn
-    promotion: Promotion
+    epoch: Epoch
+    keeper: Keeper
 
 
 class Gateway:
@@ -89,8 +95,8 @@ class Gateway:
         self._encoders = tuple(encoders)
         self._sessions = sessions or MemoryStore()
         self._kept = kept
-        self._epochs: WeakKeyDictionary[Snapshot, Epoch] = WeakKeyDictionary()
-        self._promotions: OrderedDict[str, _Made] = OrderedDict()
+        self._served: WeakKeyDictionary[Snapshot, _Served] = WeakKeyDictionary()
+        self._made = Promotions()
 
     @property
     def ready(self) -> bool:
@@ -148,53 +154,68 @@ class Gateway:
             UnknownTool: no such catalog.
         """
         attention = self.attention(catalog)
-        names = list(sessions) or [""] * len(turns)
-        if not turns or len(names) != len(turns):
+        if not turns or len(sessions) not in (0, len(turns)):
             raise InvalidTurn(
-                f"{len(names)} sessions for {len(turns)} turns; expected one for each"
+                f"{len(sessions)} sessions for {len(turns)} turns; expected one for each"
             )
+        keys = [SessionKey(tenant, name) for name in sessions or ("",) * len(turns)]
         results: dict[int, Promotion | TaFastError] = {}
         for i, turn in enumerate(turns):
             try:
                 check_turn(turn)
+                if keys[i].id:
+                    check_key(keys[i])
             except InvalidTurn as error:
                 results[i] = error
         good = [i for i in range(len(turns)) if i not in results]
         if good:
-            keys = [SessionKey(tenant, names[i]) for i in good]
-            states = [await self._state(key) for key in keys]
-            facing = [_with(turns[i], state) for i, state in zip(good, states, strict=True)]
-            promotions = await self._promote(attention, facing, tenant, timeout)
-            for i, key, state, promotion in zip(good, keys, states, promotions, strict=True):
+            asked = [turns[i] for i in good]
+            promotions = await self._route(attention, asked, [keys[i] for i in good], timeout)
+            for i, promotion in zip(good, promotions, strict=True):
                 results[i] = promotion
                 if isinstance(promotion, Promotion):
-                    kept = await self._keep(attention, key, state, promotion)
                     # Checked by the session's facts as they are then, so without those of now.
-                    self._remember(tenant, catalog, key.id, turns[i], kept)
-                    results[i] = kept
+                    self._made.remember(tenant, catalog, keys[i].id, turns[i], promotion)
         return [results[i] for i in range(len(turns))]
 
-    async def _promote(
-        self, attention: ToolAttention, turns: Sequence[Turn], tenant: str, timeout: float | None
+    async def _route(
+        self,
+        attention: ToolAttention,
+        turns: Sequence[Turn],
+        keys: Sequence[SessionKey],
+        timeout: float | None,
     ) -> list[Promotion | TaFastError]:
+        """Promote tools for turns that are in order."""
+        states = await self._states(keys)
+        facing = list(map(_with, turns, states))
         snapshot = attention.snapshot
         gate = snapshot.index.gate
-        allowed = np.array([gate.allowed(turn.current_facts()) for turn in turns])
-        ask = wanted(snapshot, turns, vectors=attention.wants_vectors)
-        epoch = self._epoch(snapshot, attention, vectors=ask.vectors)
-        texts = [text_of(turn) for turn in turns]
+        allowed = np.array([gate.allowed(turn.current_facts()) for turn in facing])
+        ask = wanted(snapshot, facing, vectors=attention.wants_vectors)
+        served = self._serve(snapshot, attention, vectors=ask.vectors)
+        texts = [text_of(turn) for turn in facing]
         answer = await self._engine.route(
-            Request(epoch, texts, allowed, ask.k, ask.thresholds, tenant, timeout)
+            Request(served.epoch, texts, allowed, ask.k, ask.thresholds, keys[0].tenant, timeout)
         )
-        found = read(snapshot, turns, routed(answer))
-        ids = list(dict.fromkeys(tool for each in found for tool in each.scores))
-        lacking = attention.loader.lacks(ids, snapshot.index.epoch)
+        found = read(snapshot, facing, routed(answer))
+        ids = dict.fromkeys(tool for each in found for tool in each.scores)
+        lacking = attention.loader.lacks(list(ids), snapshot.index.epoch)
         if lacking:  # their source may be slow
             await asyncio.to_thread(attention.loader.load, lacking, snapshot.index.epoch)
-        return [
-            answer.errors.get(b) or attention.promote(snapshot, turns[b], found[b], allowed[b])
-            for b in range(len(turns))
+        results = [
+            answer.errors.get(b) or attention.promote(snapshot, facing[b], found[b], allowed[b])
+            for b in range(len(facing))
         ]
+        promoted = {
+            b: Promoted(result, allowed[b], keys[b], states[b].history)
+            for b, result in enumerate(results)
+            if self._kept and keys[b].id and isinstance(result, Promotion)
+        }
+        if promoted:
+            kept = await served.keeper.keep(self._sessions, list(promoted.values()), self._kept)
+            for b, promotion in zip(promoted, kept, strict=True):
+                results[b] = promotion
+        return results
 
     async def check(self, handle: str, calls: Sequence[ToolCall], *, tenant: str = "") -> Verdict:
         """Accept or reject a model's calls; see ``ToolAttention.after_model``.
@@ -202,9 +223,9 @@ class Gateway:
         Raises:
             UnknownTool: the tenant has no promotion of this handle, or it is forgotten.
         """
-        made = self._recall(tenant, handle)
-        turn = _with(made.turn, await self._state(SessionKey(tenant, made.session)))
-        promotion = replace(made.promotion, turn=turn)
+        made = self._made.recall(tenant, handle)
+        (state,) = await self._states([SessionKey(tenant, made.session)])
+        promotion = made.promotion(handle, state.facts)
         return self.attention(made.catalog).after_model(promotion, calls)
 
     async def after_tool(self, handle: str, tool_id: str, *, tenant: str = "") -> frozenset[str]:
@@ -216,10 +237,11 @@ class Gateway:
         Raises:
             UnknownTool: no such promotion, or it did not promote the tool.
         """
-        made = self._recall(tenant, handle)
-        if tool_id not in made.promotion.ids:
+        made = self._made.recall(tenant, handle)
+        promotion = made.promotion(handle)
+        if tool_id not in promotion.ids:
             raise UnknownTool(f"promotion {handle!r} has no tool {tool_id!r}")
-        facts = self.attention(made.catalog).after_tool(made.promotion, tool_id)
+        facts = self.attention(made.catalog).after_tool(promotion, tool_id)
         if made.session:
             await self._sessions.update(SessionKey(tenant, made.session), grant=facts)
         return facts
@@ -235,29 +257,16 @@ class Gateway:
         await self._engine.aclose(timeout)
         await self._sessions.aclose()
 
-    async def _state(self, key: SessionKey) -> SessionState:
-        return await self._sessions.read(key) if key.id else SessionState()
+    async def _states(self, keys: Sequence[SessionKey]) -> list[SessionState]:
+        named = [key for key in keys if key.id]
+        if not named:
+            return [NOTHING] * len(keys)
+        states = iter(await self._sessions.read_many(named))
+        return [next(states) if key.id else NOTHING for key in keys]
 
-    async def _keep(
-        self, attention: ToolAttention, key: SessionKey, state: SessionState, promotion: Promotion
-    ) -> Promotion:
-        """The promotion with what its session keeps; what is delivered is remembered."""
-        if not key.id or not self._kept:
-            return promotion
-        index = attention.index
-        allowed = index.gate.allowed(promotion.turn.current_facts())
-
-        def permitted(tool: str) -> bool:
-            row = index.rows.get(tool)
-            return row is not None and index.permits(allowed, row)
-
-        before = state.history
-        history = await deliver(self._sessions, key, before, promotion.ids, permitted, self._kept)
-        return with_kept(promotion, attention.loader, before.tools, history.tools)
-
-    def _epoch(self, snapshot: Snapshot, attention: ToolAttention, *, vectors: bool) -> Epoch:
-        epoch = self._epochs.get(snapshot)
-        if epoch is None:
+    def _serve(self, snapshot: Snapshot, attention: ToolAttention, *, vectors: bool) -> _Served:
+        served = self._served.get(snapshot)
+        if served is None:
             index = snapshot.index
             others = [
                 Pipeline(encoder, make_scorer(attention.scorer, index.matrix), index.lexicon)
@@ -265,18 +274,6 @@ class Gateway:
             ]
             pipelines = [snapshot.pipeline, *others]
             routers = tuple(PipelineRouter(pipeline, vectors=vectors) for pipeline in pipelines)
-            epoch = self._epochs[snapshot] = Epoch(routers, index.matrix.n_words)
-        return epoch
-
-    def _remember(
-        self, tenant: str, catalog: str, session: str, turn: Turn, promotion: Promotion
-    ) -> None:
-        self._promotions[promotion.handle] = _Made(tenant, catalog, session, turn, promotion)
-        if len(self._promotions) > REMEMBERED:
-            self._promotions.popitem(last=False)
-
-    def _recall(self, tenant: str, handle: str) -> _Made:
-        made = self._promotions.get(handle)
-        if made is None or made.tenant != tenant:
-            raise UnknownTool(f"there is no promotion {handle!r}, or it is forgotten")
-        return made
+            epoch, keeper = Epoch(routers, index.matrix.n_words), Keeper(index, attention.loader)
+            served = self._served[snapshot] = _Served(epoch, keeper)
+        return served

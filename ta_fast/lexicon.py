@@ -12,11 +12,11 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 
+from ta_fast.remembered import remembered
 from ta_fast.types import I32, Json, JsonObject, Tool
 from ta_fast.vocabulary import I64, ID_BYTES, NOTHING, U64, Vocabulary
 from ta_fast_kernels.terms import MAX_WEIGHT, UNIT, TermRows
@@ -116,7 +116,7 @@ class OneTurn:
         self._vocabulary, self._keys = vocabulary, keys
         self._joins, self._joinable = vocabulary.joins.tobytes(), vocabulary.joinable.tobytes()
         self._alone = np.where(vocabulary.keys == NOTHING, _NO_WORD, of_token).tolist()
-        self._of_pieces = lru_cache(REMEMBERED_WORDS)(self._long_word)
+        self._of_pieces = remembered(self._long_word, REMEMBERED_WORDS)
 
     def read(self, row: bytes) -> tuple[TermRows, I32]:
         """See ``Lexicon.read``."""

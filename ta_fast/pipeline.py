@@ -48,11 +48,12 @@ class Prepared:
     words: I32 | None = None
 
     @property
-    def lengths(self) -> Sequence[int]:
+    def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text; characters over four where tokens are not shown."""
+        sizes = np.fromiter(map(len, self.rows or self.texts), np.int64, len(self.texts))
         if self.rows is None:
-            return [1 + len(text) // CHARACTERS_PER_TOKEN for text in self.texts]
-        return [max(1, len(row) // ID_BYTES) for row in self.rows]
+            return 1 + sizes // CHARACTERS_PER_TOKEN
+        return np.maximum(1, sizes // ID_BYTES)
 
     def take(self, places: NDArray[np.intp]) -> Prepared:
         """Some of the texts, in the order given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from ta_fast.encoder import Encoder, shows_tokens
 from ta_fast.errors import InvalidConfig
 from ta_fast.pipeline import Pipeline
 from ta_fast.prompt import POOL_HEADER
+from ta_fast.remembered import remembered
 from ta_fast.scorer import make_scorer
 from ta_fast.tokens import count_tokens
 
@@ -48,8 +49,8 @@ class Snapshot:
         self.index = catalog.snapshot(encoder, self.ranking)
         self.scorer = make_scorer(scorer, self.index.matrix)
         self.pipeline = Pipeline(encoder, self.scorer, self.index.lexicon)
-        self.pool_size = lru_cache(maxsize=1024)(self._pool_size)
-        self.pool_text = lru_cache(maxsize=REMEMBERED_POOLS)(self._pool_text)
+        self.pool_size = remembered(self._pool_size, 1024)
+        self.pool_text = remembered(self._pool_text, REMEMBERED_POOLS)
         self._catalog = catalog
         self._header_tokens = count_tokens(POOL_HEADER)
         self.judge, self.stale = (None, "") if wish is None else self._judge(wish)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,36 @@ def test_a_session_keeps_its_tools_in_order() -> None:
     run(story)
 
 
+def test_turns_of_one_session_in_one_request() -> None:
+    """They follow each other, however many; what the session had before them is delivered."""
+
+    async def story(gateway: Gateway, _: ToolAttention) -> None:
+        await gateway.route([anything("read file", top_k=1)], sessions=["s"])
+        turns = [anything(f"tool {i % 20} number {i % 20}", top_k=1) for i in range(100)]
+        found = await gateway.route(turns, sessions=["s"] * 100)
+        lists = [p.ids for p in found if isinstance(p, Promotion)]
+        assert len(lists) == 100
+        assert all(b[: len(a)] == a for a, b in pairwise(lists))
+        for promotion in found:
+            assert isinstance(promotion, Promotion)
+            assert promotion.ids[0] == "f__read_file"
+            assert promotion.tools[0].delivered
+        assert (await gateway.sessions.read(SessionKey("", "s"))).history.tools == lists[-1]
+
+    run(story)
+
+
+def test_a_bad_session_fails_its_turn_alone() -> None:
+    """An id that can name no session is told so, whatever the turn would be promoted."""
+
+    async def story(gateway: Gateway, _: ToolAttention) -> None:
+        turns = [anything("read"), anything("write"), Turn("nothing", threshold=1.0)]
+        results = await gateway.route(turns, sessions=["s", "a\nb", "\0"])
+        assert [type(result) for result in results] == [Promotion, InvalidTurn, InvalidTurn]
+
+    run(story)
+
+
 def test_a_session_keeps_so_many_tools_at_most() -> None:
     """Beyond the bound the list is cut back to the turn's own tools; 0 keeps none."""
 
@@ -198,7 +229,7 @@ def test_a_handle_is_its_tenants() -> None:
 
 def test_handles_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many promotions are remembered, and no more."""
-    monkeypatch.setattr("ta_fast.gateway.REMEMBERED", 2)
+    monkeypatch.setattr("ta_fast.sessions.promotions.REMEMBERED", 2)
 
     async def story(gateway: Gateway, _: ToolAttention) -> None:
         made = [(await gateway.route([anything("read")]))[0] for _ in range(3)]

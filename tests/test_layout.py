@@ -13,7 +13,7 @@ KERNELS = ROOT / "kernels" / "ta_fast_kernels"
 # Imports go one way: a room may import its own level's rooms of the same line or lower.
 LEVELS = [
     {"errors"},
-    {"types"},
+    {"types", "remembered"},
     {"tokens", "wire", "gate", "vocabulary", "lexicon", "turns"},
     {"session", "schemas", "prompt", "encoder", "scorer", "events", "calibration"},
     {"catalog", "calls"},

@@ -205,7 +205,8 @@ class GpuEncoder:
             torch.cuda.synchronize(self._device)  # the oldest may be running
             self._graphs.pop(next(iter(self._graphs)))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        stream = torch.cuda.Stream(self._device)  # torch's own is the first device's
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self._launch(shape)
         self._graphs[shape] = graph
 

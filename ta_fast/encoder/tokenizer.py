@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -56,12 +55,12 @@ class TextTokenizer:
         self._tokenizer.enable_truncation(max_length)
         self._tokenizer.no_padding()
         self._characters = max_length * CHARACTERS_PER_TOKEN
-        self._max_length = max_length
         self._splits_at_blanks = isinstance(self._tokenizer.pre_tokenizer, BertPreTokenizer)
-        self._word = lru_cache(REMEMBERED_WORDS)(self._word_row)
+        self._known: dict[str, bytes] = {}  # rows of words in ASCII
         whole, bare = self._tokenizer.encode("a").ids, self._tokenizer.encode("a", **PLAIN).ids
         first = next((i for i, token in enumerate(whole) if [token] == bare), 0)
         self._before, self._after = as_row(whole[:first]), as_row(whole[first + len(bare) :])
+        self._room = ID_BYTES * max_length - len(self._before) - len(self._after)
 
     def rows(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text, special tokens included, truncated: see `as_row`."""
@@ -84,16 +83,25 @@ class TextTokenizer:
         A BERT's tokens never cross a blank, so a text's are those of its words, and most
         words have been seen. One thread does this as fast as sixteen do the whole work.
         """
-        if not (self._splits_at_blanks and text.isascii() and text.isprintable()):
+        if not (self._splits_at_blanks and text.isprintable()):
             return b""
         words = text.split()
-        if not words or max(map(len, words)) > LONGEST_REMEMBERED:
-            return b""
-        room = ID_BYTES * self._max_length - len(self._before) - len(self._after)
-        return self._before + b"".join(map(self._word, words))[:room] + self._after
+        try:
+            row = b"".join(map(self._known.__getitem__, words))
+        except KeyError:
+            if not text.isascii() or max(map(len, words)) > LONGEST_REMEMBERED:
+                return b""
+            row = b"".join(map(self._word, words))
+        return self._before + row[: self._room] + self._after if words else b""
 
-    def _word_row(self, word: str) -> bytes:
-        return as_row(self._tokenizer.encode(word, **PLAIN).ids)
+    def _word(self, word: str) -> bytes:
+        row = self._known.get(word)
+        if row is None:
+            row = as_row(self._tokenizer.encode(word, **PLAIN).ids)
+            if len(self._known) >= REMEMBERED_WORDS:
+                self._known.clear()  # seldom, and cheaper than to tell which was used last
+            self._known[word] = row
+        return row
 
     def _readable(self, text: str) -> str:
         text = text[: self._characters]

@@ -1,5 +1,6 @@
 """Many sessions, one process: turns wait, devices take batches, everyone gets an answer."""
 
+from ta_fast.engine.embeddings import RememberingEncoder
 from ta_fast.engine.engine import Engine
 from ta_fast.engine.job import Answer, Request
 from ta_fast.engine.metrics import Distribution, Progress, Stats
@@ -15,6 +16,7 @@ __all__ = [
     "Limits",
     "Prepared",
     "Progress",
+    "RememberingEncoder",
     "Request",
     "Router",
     "Rows",

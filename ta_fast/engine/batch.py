@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ta_fast.encoder.batching import by_length
-from ta_fast.engine.job import Answer, Job, deliver, settle_one
+from ta_fast.engine.job import Answer, Computed, Job, deliver, settle_one
 from ta_fast.engine.router import Columns, Prepared, Rows, unanswered
 from ta_fast.errors import BackendUnavailable, TaFastError
 
@@ -81,19 +81,14 @@ class Batch:
         complete = np.flatnonzero((self._left == 0) & (done > 0))
         deliver([self.jobs[i] for i in complete], self._settle)
 
-    def _settle(self, jobs: list[Job]) -> None:
+    def _settle(self, jobs: Sequence[Job]) -> None:
         seconds = {"prepare": self.prepare_seconds, "run": self.run_seconds}
+        computed = Computed(self._columns, self._errors, seconds)
         for job in jobs:
             first, last = job.place, job.place + len(job.texts)
-            errors = self._errors and {
-                row - first: error for row, error in self._errors.items() if first <= row < last
-            }
-            if len(errors) == last - first:
-                settle_one(job, errors[0])
-                continue
-            columns = {name: values[first:last] for name, values in self._columns.items()}
-            columns |= {name: columns[name][:, : job.k] for name in ("scores", "rows")}
-            settle_one(job, Answer(columns, errors, self.made - job.arrived, seconds))
+            answer = Answer(computed, first, last, job.k, self.made - job.arrived)
+            failed = answer.errors if computed.errors else computed.errors
+            settle_one(job, failed[0] if len(failed) == last - first else answer)
 
 
 @dataclass(frozen=True, slots=True)

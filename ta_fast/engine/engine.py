@@ -15,7 +15,7 @@ import numpy as np
 
 from ta_fast.engine.deadlines import MESSAGE, Deadlines
 from ta_fast.engine.device import Device
-from ta_fast.engine.job import Answer, Job, Request, estimated_tokens, fail
+from ta_fast.engine.job import Answer, Computed, Job, Request, estimated_tokens, fail
 from ta_fast.engine.metrics import Metrics, Progress, Reason, Stats
 from ta_fast.engine.queue import FairQueue, Limits
 from ta_fast.engine.router import unanswered
@@ -94,11 +94,14 @@ class Engine:
         loop, deadline = asyncio.get_running_loop(), self._deadline(request)
         futures = self._offer(request, deadline, loop.create_future, loop)
         deadlines = self._deadlines.get(loop) or self._watch(loop)
-        for future in futures:
-            deadlines.add(deadline, future)
-        if len(futures) == 1:
-            return await futures[0]
-        return _join(request, self._piece, await asyncio.gather(*futures, return_exceptions=True))
+        deadlines.add(deadline, futures)
+        try:
+            if len(futures) == 1:
+                return await futures[0]
+            pieces = await asyncio.gather(*futures, return_exceptions=True)
+        finally:
+            deadlines.drop(futures)
+        return _join(request, self._piece, pieces)
 
     def route_blocking(self, request: Request) -> Answer:
         """`route` for a thread without an event loop, which waits."""
@@ -282,4 +285,4 @@ def _join(request: Request, size: int, pieces: Sequence[Answer | BaseException])
     waited = max(answer.waited for answer in answers)
     stages = answers[0].seconds
     seconds = {stage: max(answer.seconds[stage] for answer in answers) for stage in stages}
-    return Answer(columns, errors, waited, seconds)
+    return Answer(Computed(columns, errors, seconds), 0, n, request.k, waited)

@@ -14,6 +14,8 @@ from ta_fast.types import F32, U32, TopK
 
 CHARACTERS_PER_TOKEN = 4
 """For a text's cost before it is tokenised; English has 4 to 5."""
+AT_ONCE = 256
+"""Jobs whose futures are set before their callers run."""
 SMALL_K = 16
 """Turns that want up to this many tools share batches; above it, those of a power of two."""
 
@@ -43,26 +45,64 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The best rows of a request's n turns.
+class Computed:
+    """What the turns of one batch share.
 
     Attributes:
-        columns: What the router gave, n rows each; unfilled where a turn has an error. They may
-            be views of the batch's arrays, so copy what is kept for long.
-        errors: Why a turn has no answer, by its place in the request; its row is unfilled.
-        waited: Seconds until the batch was made.
-        seconds: ``prepare`` and ``run``, of the batch.
+        columns: What the router gave, a row for each turn of the batch.
+        errors: Why a turn has no answer, by its row.
+        seconds: ``prepare`` and ``run``.
     """
 
     columns: Columns
     errors: Mapping[int, TaFastError]
-    waited: float
     seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The best rows of a request's n turns.
+
+    Attributes:
+        batch: What they were computed with.
+        first, last: Their rows there; n is the difference.
+        k: Rows that each of them wanted.
+        waited: Seconds until the batch was made.
+    """
+
+    # Cut out when they are read: thousands of answers are made at once, for callers who look
+    # at one column each.
+    batch: Computed
+    first: int
+    last: int
+    k: int
+    waited: float
+
+    @property
+    def columns(self) -> Columns:
+        """What the router gave, n rows each; unfilled where a turn has an error.
+
+        They may be views of the batch's arrays, so copy what is kept for long.
+        """
+        columns = {name: of[self.first : self.last] for name, of in self.batch.columns.items()}
+        return columns | {name: columns[name][:, : self.k] for name in ("scores", "rows")}
 
     @property
     def top(self) -> TopK:
         """The best tools, ``[n, k]``; a view."""
-        return TopK(self.columns["scores"], self.columns["rows"])
+        columns, rows = self.batch.columns, slice(self.first, self.last)
+        return TopK(columns["scores"][rows, : self.k], columns["rows"][rows, : self.k])
+
+    @property
+    def errors(self) -> Mapping[int, TaFastError]:
+        """Why a turn has no answer, by its place in the request; its row is unfilled."""
+        of = self.batch.errors
+        return {row - self.first: of[row] for row in of if self.first <= row < self.last}
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """``prepare`` and ``run``, of the batch."""
+        return self.batch.seconds
 
 
 Waiter: TypeAlias = "asyncio.Future[Answer] | concurrent.futures.Future[Answer]"
@@ -79,6 +119,7 @@ class Job:
         future: Where the answer goes.
         loop: The event loop that the future belongs to; None for a waiting thread's.
         place: Its first row in its batch.
+        tag, order: What the queue sorts it by.
     """
 
     epoch: Epoch
@@ -93,6 +134,8 @@ class Job:
     future: Waiter
     loop: asyncio.AbstractEventLoop | None
     place: int = 0
+    tag: float = 0.0
+    order: int = 0
 
     @property
     def kind(self) -> tuple[Epoch, int]:
@@ -108,8 +151,8 @@ def estimated_tokens(texts: Sequence[str], k: int) -> int:
     return sum(map(len, texts)) // CHARACTERS_PER_TOKEN + len(texts) * (1 + k // SMALL_K)
 
 
-def deliver(jobs: Iterable[Job], settle: Callable[[list[Job]], None]) -> None:
-    """Call ``settle`` where the futures live: once for each event loop, for all its jobs."""
+def deliver(jobs: Iterable[Job], settle: Callable[[Sequence[Job]], None]) -> None:
+    """Call ``settle`` where the futures live: one wake-up for each event loop, for all its jobs."""
     groups: dict[asyncio.AbstractEventLoop | None, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.loop, []).append(job)
@@ -118,16 +161,29 @@ def deliver(jobs: Iterable[Job], settle: Callable[[list[Job]], None]) -> None:
             settle(group)
             continue
         try:
-            loop.call_soon_threadsafe(settle, group)
+            loop.call_soon_threadsafe(_settle_some, loop, group, settle)
         except RuntimeError:
             # The loop is closed, and nobody waits there any more.
             continue
 
 
+def _settle_some(
+    loop: asyncio.AbstractEventLoop,
+    jobs: list[Job],
+    settle: Callable[[Sequence[Job]], None],
+    first: int = 0,
+) -> None:
+    settle(jobs[first : first + AT_ONCE])
+    # The rest comes after the callers just answered: their answers are still in the CPU's
+    # cache, and a batch of thousands does not keep the loop from everything else.
+    if first + AT_ONCE < len(jobs):
+        loop.call_soon(_settle_some, loop, jobs, settle, first + AT_ONCE)
+
+
 def fail(jobs: Iterable[Job], error: TaFastError) -> None:
     """Answer jobs that have no answer yet with an error."""
 
-    def settle(group: list[Job]) -> None:
+    def settle(group: Sequence[Job]) -> None:
         for job in group:
             settle_one(job, error)
 

@@ -13,9 +13,10 @@ that comes later.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from heapq import heappop, heappush
+from dataclasses import asdict, dataclass, field
+from heapq import heappop, heappush, heapreplace
 from itertools import count
 from threading import Condition, Lock
 from time import monotonic
@@ -32,7 +33,10 @@ SOONEST = 0.01
 """Seconds after which a refused turn may come again, at least."""
 
 Kind: TypeAlias = tuple[Epoch, int]
-Entry: TypeAlias = tuple[float, int, Job]
+Line: TypeAlias = "deque[Job]"
+"""One tenant's jobs of one kind; their tags ascend."""
+Head: TypeAlias = tuple[float, int, Line]
+"""A line by its first job: its tag, then when it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,11 @@ class Limits:
 
 @dataclass(slots=True)
 class _Tenant:
-    """Of a tenant with waiting turns: where its last job ends, and how many wait."""
+    """Of a tenant with waiting turns: where its last job ends, how many wait, and the jobs."""
 
     ends: float
     waiting: int
+    lines: dict[Kind, Line] = field(default_factory=dict)
 
 
 class FairQueue:
@@ -88,7 +93,7 @@ class FairQueue:
         self._lock = Lock()
         self._changed = Condition(self._lock)
         self._needs: list[float] = []  # of devices that wait: the tokens that wake them
-        self._heaps: dict[Kind, list[Entry]] = {}
+        self._heaps: dict[Kind, list[Head]] = {}  # of the lines that hold a job
         self._tenants: dict[str, _Tenant] = {}
         self._order = count()
         self._now = 0.0  # virtual
@@ -105,7 +110,7 @@ class FairQueue:
             Overloaded: they do not fit now; ``retry_after`` says when they might.
             TaFastError: the error that the queue was closed with.
         """
-        turns = sum(len(job.texts) for job in jobs)
+        turns = sum([len(job.texts) for job in jobs])
         name = jobs[0].tenant
         with self._lock:
             if self._closed is not None:
@@ -118,10 +123,15 @@ class FairQueue:
             self.waiting += turns
             weight = self._weights.get(name, 1.0)
             for job in jobs:
-                tenant.ends = max(self._now, tenant.ends) + job.cost / weight
-                heap = self._heaps.setdefault(job.kind, [])
-                heappush(heap, (tenant.ends, next(self._order), job))
+                tenant.ends = job.tag = max(self._now, tenant.ends) + job.cost / weight
+                job.order = next(self._order)
                 self._tokens += job.cost
+                kind = job.kind
+                if line := tenant.lines.get(kind):
+                    line.append(job)
+                else:
+                    line = tenant.lines[kind] = deque((job,))
+                    heappush(self._heaps.setdefault(kind, []), (job.tag, job.order, line))
             if self._needs and self._enough(min(self._needs)):
                 self._changed.notify_all()
 
@@ -171,15 +181,21 @@ class FairQueue:
         jobs: list[Job] = []
         rows, now = self._limits.rows, monotonic()
         while heap:
-            tag, _, job = heap[0]
+            line = heap[0][2]
+            job = line[0]
             if jobs and (len(job.texts) > rows or job.cost > tokens):
                 break
-            heappop(heap)
+            line.popleft()
+            if line:
+                heapreplace(heap, (line[0].tag, line[0].order, line))
+            else:
+                heappop(heap)
+                del self._tenants[job.tenant].lines[kind]
             self._leave(job)
             if job.future.done() or job.deadline <= now:
                 self._metrics.reject("cancelled", job.future.cancelled())
                 continue
-            self._now = max(self._now, tag)
+            self._now = max(self._now, job.tag)
             jobs.append(job)
             rows -= len(job.texts)
             tokens -= job.cost
@@ -212,7 +228,7 @@ class FairQueue:
     def clear(self) -> list[Job]:
         """Take everything that waits."""
         with self._lock:
-            jobs = [job for heap in self._heaps.values() for _, _, job in heap]
+            jobs = self._jobs()
             for job in jobs:
                 self._leave(job)
             self._heaps.clear()
@@ -221,5 +237,8 @@ class FairQueue:
     def oldest(self) -> float:
         """When the turn that has waited longest came; infinity if none waits."""
         with self._lock:
-            jobs = [job for heap in self._heaps.values() for _, _, job in heap]
+            jobs = self._jobs()
         return min((job.arrived for job in jobs if not job.future.done()), default=float("inf"))
+
+    def _jobs(self) -> list[Job]:
+        return [job for heap in self._heaps.values() for _, _, line in heap for job in line]

@@ -15,7 +15,7 @@ from ta_fast.gate import MAX_FACT_LENGTH
 from ta_fast.prompt import Delivery, Form, Prompt
 from ta_fast.serve.errors import ErrorBody
 from ta_fast.sessions import MAX_FACTS
-from ta_fast.types import PromotedTool, Promotion, RejectionReason, ToolCall
+from ta_fast.types import Promotion, RejectionReason, ToolCall
 
 MAX_TURNS = 1000
 MAX_TOP_K = 256
@@ -217,7 +217,19 @@ def promotion_answer(promotion: Promotion, prompt: Prompt | None) -> PromotionAn
     return PromotionAnswer(
         promotion.handle,
         promotion.epoch,
-        [_tool_answer(tool) for tool in promotion.tools],
+        [
+            ToolAnswer(
+                tool.schema.id,
+                tool.schema.wire_name,
+                tool.schema.server,
+                tool.schema.tokens,
+                tool.score,
+                tool.probability,
+                tool.pinned,
+                tool.delivered,
+            )
+            for tool in promotion.tools
+        ],
         promotion.allowed,
         promotion.gated,
         promotion.pool_tokens,
@@ -226,20 +238,6 @@ def promotion_answer(promotion: Promotion, prompt: Prompt | None) -> PromotionAn
         promotion.abstained,
         promotion.fit,
         UNSET if prompt is None else PromptAnswer(prompt.tools, prompt.messages, prompt.tokens),
-    )
-
-
-def _tool_answer(tool: PromotedTool) -> ToolAnswer:
-    schema = tool.schema
-    return ToolAnswer(
-        schema.id,
-        schema.wire_name,
-        schema.server,
-        schema.tokens,
-        tool.score,
-        tool.probability,
-        tool.pinned,
-        tool.delivered,
     )
 
 

@@ -31,7 +31,9 @@ def quiet_collector() -> None:
 
     Remembered promotions are many and hold no cycles, yet every collection of the oldest
     generation looks at all of them: 80 ms after some seconds of load, and more later. What lives
-    as long as the process is never looked at again, and the oldest generation by the clock.
+    as long as the process is never looked at again, and the oldest generation by the clock. So
+    is the youngest, once a second: where as many promotions are forgotten as are remembered, its
+    count stands still, and it would hold all of them when it is looked at.
     """
     gc.collect()
     gc.freeze()
@@ -106,6 +108,7 @@ class DrainingServer(uvicorn.Server):
         if counter % COLLECT_TICKS == COLLECT_TICKS - 1:
             gc.collect()
         if counter % 10 == 0:
+            gc.collect(0)
             now = self._loop.time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, BoundedProtocol):

@@ -6,15 +6,14 @@ a delivered list should only grow at its end; and it must not grow for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 MAX_DELIVERED = 64
 """Tools in a delivered list, unless one turn alone is promoted more."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """The list delivered last.
 
     Attributes:
@@ -27,7 +26,7 @@ class History:
 
     def extended(
         self,
-        promoted: Sequence[str],
+        promoted: Collection[str],
         permitted: Callable[[str], bool],
         limit: int = MAX_DELIVERED,
     ) -> History:
@@ -41,9 +40,9 @@ class History:
             permitted: Whether the catalog still has a tool and the state allows it.
             limit: Tools in the list; more only if as many are promoted.
         """
+        kept = dict.fromkeys(filter(permitted, self.tools))
         wanted = dict.fromkeys(promoted)
-        kept = [tool for tool in self.tools if tool in wanted or permitted(tool)]
-        tools = tuple(dict.fromkeys((*kept, *wanted)))
+        tools = tuple(kept | wanted)
         if len(tools) > limit:
             # In the old order, so that as much of the front as can be stays the same.
             tools = tuple(tool for tool in tools if tool in wanted)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from ta_fast.sessions.history import History
 from ta_fast.sessions.store import (
     MAX_FACTS,
     NOTHING,
     SESSIONS_PER_TENANT,
     TTL,
+    HistoryChange,
     SessionKey,
     SessionState,
     check_bounds,
@@ -71,6 +71,12 @@ class MemoryStore:
         with self._lock:
             return self._use(key, self._clock())
 
+    async def read_many(self, keys: Sequence[SessionKey]) -> list[SessionState]:
+        """See ``SessionStore``."""
+        with self._lock:
+            now = self._clock()
+            return [self._use(key, now) for key in keys]
+
     async def update(
         self,
         key: SessionKey,
@@ -91,16 +97,20 @@ class MemoryStore:
             self._set(key, SessionState(facts, state.history), now)
             return facts
 
-    async def replace_history(self, key: SessionKey, old: History, new: History) -> bool:
+    async def replace_histories(self, changes: Sequence[HistoryChange]) -> list[bool]:
         """See ``SessionStore``."""
-        check_key(key)
+        for change in changes:
+            check_key(change.key)
         with self._lock:
             now = self._clock()
-            state = self._use(key, now)
-            if state.history != old:
-                return False
-            self._set(key, SessionState(state.facts, new), now)
-            return True
+            return [self._replace_history(change, now) for change in changes]
+
+    def _replace_history(self, change: HistoryChange, now: float) -> bool:
+        state = self._use(change.key, now)
+        if state.history is not change.old and state.history != change.old:
+            return False
+        self._set(change.key, SessionState(state.facts, change.new), now)
+        return True
 
     async def forget(self, key: SessionKey) -> None:
         """See ``SessionStore``."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,7 @@ from ta_fast.sessions.store import (
     MAX_FACTS,
     SESSIONS_PER_TENANT,
     TTL,
+    HistoryChange,
     SessionKey,
     SessionState,
     check_bounds,
@@ -87,6 +89,10 @@ class RedisStore:
         except _MALFORMED as error:
             raise self._malformed(key, error) from error
 
+    async def read_many(self, keys: Sequence[SessionKey]) -> list[SessionState]:
+        """See ``SessionStore``; one round trip, more only above ``CALLS_AT_ONCE``."""
+        return await asyncio.gather(*map(self.read, keys))
+
     async def update(
         self,
         key: SessionKey,
@@ -107,19 +113,22 @@ class RedisStore:
         except _MALFORMED as error:
             raise self._malformed(key, error) from error
 
-    async def replace_history(self, key: SessionKey, old: History, new: History) -> bool:
+    async def replace_histories(self, changes: Sequence[HistoryChange]) -> list[bool]:
         """See ``SessionStore``.
 
         Raises:
-            InvalidTurn: the new history takes more than ``MAX_HISTORY`` bytes.
+            InvalidTurn: a new history takes more than ``MAX_HISTORY`` bytes.
         """
-        written = _write_history(new)
+        return await asyncio.gather(*map(self._replace_history, changes))
+
+    async def _replace_history(self, change: HistoryChange) -> bool:
+        key, written = change.key, _write_history(change.new)
         if len(written) > MAX_HISTORY:
             raise InvalidTurn(
                 f"the tools delivered to session {key.id!r} take {len(written)} bytes to "
                 f"remember; expected at most {MAX_HISTORY}"
             )
-        arguments = (*self._bounds, _write_history(old), written)
+        arguments = (*self._bounds, _write_history(change.old), written)
         return bool(await self._redis.run(_REPLACE_HISTORY, self._keys(key), *arguments) == 1)
 
     async def forget(self, key: SessionKey) -> None:

@@ -8,8 +8,7 @@ that is forgotten, or never was, has no facts: what *restricts* an agent, like
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from math import inf
 from typing import NamedTuple, Protocol
@@ -36,8 +35,7 @@ class SessionKey(NamedTuple):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SessionState:
+class SessionState(NamedTuple):
     """What is known of a session.
 
     ``facts`` is one object for equal facts, so that looking up their allowed classes costs
@@ -45,7 +43,7 @@ class SessionState:
     """
 
     facts: frozenset[str] = frozenset()
-    history: History = field(default_factory=History)
+    history: History = History()
 
 
 NOTHING = SessionState()
@@ -59,6 +57,30 @@ class Change(NamedTuple):
     revoke: frozenset[str]
 
 
+class HistoryChange(NamedTuple):
+    """The history of a session as it was read, and as it is to be."""
+
+    key: SessionKey
+    old: History
+    new: History
+
+
+class Addition(NamedTuple):
+    """What one turn adds to its session's list.
+
+    Attributes:
+        key: Its session.
+        history: As the session was read; that of the store counts if it has changed.
+        promoted: Ids of the turn's promoted tools.
+        permitted: Whether the catalog still has a tool and the state allows it.
+    """
+
+    key: SessionKey
+    history: History
+    promoted: Collection[str]
+    permitted: Callable[[str], bool]
+
+
 class SessionStore(Protocol):
     """Keeps sessions. Every method is atomic, and every use starts a session's ttl again.
 
@@ -69,6 +91,10 @@ class SessionStore(Protocol):
 
     async def read(self, key: SessionKey) -> SessionState:
         """What is known of a session."""
+        ...
+
+    async def read_many(self, keys: Sequence[SessionKey]) -> list[SessionState]:
+        """The same of several sessions, in order; each is read atomically, not all at once."""
         ...
 
     async def update(
@@ -96,8 +122,8 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def replace_history(self, key: SessionKey, old: History, new: History) -> bool:
-        """Set a session's history if it is still ``old``; says whether it was."""
+    async def replace_histories(self, changes: Sequence[HistoryChange]) -> list[bool]:
+        """Set each session's history if it is still the old one; says of each whether it was."""
         ...
 
     async def forget(self, key: SessionKey) -> None:
@@ -110,31 +136,40 @@ class SessionStore(Protocol):
 
 
 async def deliver(
-    store: SessionStore,
-    key: SessionKey,
-    history: History,
-    promoted: Sequence[str],
-    permitted: Callable[[str], bool],
-    limit: int = MAX_DELIVERED,
-) -> History:
-    """The list of tools to deliver with a turn, remembered; see ``History.extended``.
+    store: SessionStore, turns: Sequence[Addition], limit: int = MAX_DELIVERED
+) -> list[History]:
+    """The lists of tools to deliver with some turns, remembered; see ``History.extended``.
+
+    Turns of one session follow each other, in the order given.
 
     Args:
-        store: Where it is remembered.
-        key: The turn's session.
-        history: As the session was read; that of the store counts if it has changed.
-        promoted: Ids of the turn's promoted tools.
-        permitted: Whether the catalog still has a tool and the state allows it.
-        limit: Tools in the list.
+        store: Where the lists are remembered.
+        turns: What each of them adds.
+        limit: Tools in a list.
 
     Raises:
         Overloaded: other turns of the same session kept changing it.
     """
+    delivered = [turn.history for turn in turns]
+    histories = {turn.key: turn.history for turn in turns}
+    places: dict[SessionKey, list[int]] = {}
+    for i, turn in enumerate(turns):
+        places.setdefault(turn.key, []).append(i)
     for _ in range(_ATTEMPTS):
-        extended = history.extended(promoted, permitted, limit)
-        if extended is history or await store.replace_history(key, history, extended):
-            return extended
-        history = (await store.read(key)).history
+        changes = []
+        for key, of_session in places.items():
+            new = old = histories[key]
+            for i in of_session:
+                new = delivered[i] = new.extended(turns[i].promoted, turns[i].permitted, limit)
+            if new is not old:
+                changes.append(HistoryChange(key, old, new))
+        done = await store.replace_histories(changes)
+        places = {c.key: places[c.key] for c, ok in zip(changes, done, strict=True) if not ok}
+        if not places:
+            return delivered
+        states = await store.read_many(list(places))
+        histories = {key: state.history for key, state in zip(places, states, strict=True)}
+    key = next(iter(places))
     raise Overloaded(f"session {key.id!r} has too many turns at once; its list kept changing")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ta_fast.engine import Engine, Epoch, Limits, Request
-from ta_fast.errors import BackendUnavailable, InvalidConfig
+from ta_fast.errors import BackendUnavailable, DeadlineExceeded, InvalidConfig
 from tests.engine.routers import (
     LIMIT,
     FakeRouter,
@@ -324,3 +324,61 @@ def test_threads_end() -> None:
     with Engine(2):
         assert len(set(threading.enumerate()) - before) == 4
     assert not set(threading.enumerate()) - before
+
+
+def test_a_large_batch_leaves_the_loop_to_others() -> None:
+    """Its callers are answered in groups, and what else waits in the loop comes between."""
+    router = FakeRouter()
+    on = epoch(router)
+    steps, answered = [0], []
+
+    async def ask(engine: Engine, text: str) -> None:
+        assert found(await engine.route(request(on, text))) == answers([text])
+        answered.append(steps[0])
+
+    async def other() -> None:
+        while True:
+            steps[0] += 1
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        async with Engine() as engine:
+            router.free.clear()
+            turns = [asyncio.ensure_future(ask(engine, "first"))]
+            await until(router.busy.is_set)
+            turns += [asyncio.ensure_future(ask(engine, f"{i}")) for i in range(1500)]
+            await asyncio.sleep(0.01)
+            beside = asyncio.ensure_future(other())
+            router.free.set()
+            await asyncio.gather(*turns)
+            beside.cancel()
+
+    within(LIMIT, story())
+    assert max(map(len, router.batches)) > 1000
+    assert len(set(answered)) >= 4
+
+
+def test_deadlines_pass_in_their_own_order() -> None:
+    """However they came: each caller hears of its own deadline soon after it."""
+    router = FakeRouter()
+    on = epoch(router)
+    late: list[float] = []
+
+    async def ask(engine: Engine, seconds: float) -> None:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await engine.route(request(on, "late", timeout=seconds))
+        late.append(time.monotonic() - began - seconds)
+
+    async def story() -> None:
+        async with Engine() as engine:
+            router.free.clear()
+            rng = np.random.default_rng(1)
+            await asyncio.gather(*(ask(engine, s) for s in rng.uniform(0.02, 0.2, 300).tolist()))
+            assert engine.stats.rejections["deadline"] == 300
+            router.free.set()
+
+    within(LIMIT, story())
+    assert len(late) == 300
+    assert min(late) >= 0
+    assert max(late) < 1.0

@@ -26,7 +26,7 @@ TURN = {"intent": "send an email", "threshold": -1}
         (b'{"turns": [{"intent": "a", "top_k": 1e400}]}', 422),
         (b'{"turns": [{"intent": "a", "top_k": 100000000000000000000}]}', 422),
         (b'{"turns": [{"intent": "a", "threshold": NaN}]}', 400),
-        (b'{"turns": [{"intent": "a", "session": "\\u0000"}]}', 200),
+        (b'{"turns": [{"intent": "a", "session": "\\u0000"}]}', 422),
     ],
 )
 def test_bodies_that_are_not_as_described(content: bytes, status: int) -> None:

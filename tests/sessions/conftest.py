@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 from uuid import uuid4
 
 import pytest
 
-from ta_fast.sessions import MemoryStore, RedisStore, SessionStore
+from ta_fast.sessions import (
+    Addition,
+    History,
+    HistoryChange,
+    MemoryStore,
+    RedisStore,
+    SessionKey,
+    SessionStore,
+    deliver,
+)
 from tests.sessions.redis_server import RedisServer, find_server
 
 HARD_LIMIT = 30.0
@@ -58,3 +67,21 @@ def with_store(make: Callable[[], SessionStore], scenario: Scenario) -> None:
             await store.aclose()
 
     asyncio.run(asyncio.wait_for(whole(), HARD_LIMIT))
+
+
+async def replaced(store: SessionStore, key: SessionKey, old: History, new: History) -> bool:
+    """Replace one session's history; whether it was the old one."""
+    (done,) = await store.replace_histories([HistoryChange(key, old, new)])
+    return done
+
+
+async def delivered(
+    store: SessionStore,
+    key: SessionKey,
+    history: History,
+    promoted: Sequence[str],
+    permitted: Callable[[str], bool] = lambda _: True,
+) -> History:
+    """The list of one turn."""
+    (made,) = await deliver(store, [Addition(key, history, promoted, permitted)])
+    return made

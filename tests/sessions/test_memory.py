@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ta_fast.sessions import History, MemoryStore, SessionKey, SessionState, deliver
+from ta_fast.sessions import History, MemoryStore, SessionKey, SessionState
+from tests.sessions.conftest import delivered, replaced
 
 OPERATIONS = st.lists(
     st.tuples(
@@ -85,7 +86,7 @@ def test_threads_lose_nothing() -> None:
         for i in range(50):
             await store.update(key, grant=[f"f:{thread}:{i}"])
             history = (await store.read(key)).history
-            await deliver(store, key, history, [f"t:{thread}:{i % 4}"], lambda _: True)
+            await delivered(store, key, history, [f"t:{thread}:{i % 4}"])
 
     def work(thread: int) -> None:
         together.wait()
@@ -110,8 +111,8 @@ def test_unknown_sessions_take_no_memory() -> None:
 
     async def scenario() -> None:
         assert await store.read(key) == SessionState()
-        assert not await store.replace_history(key, History(("a",), 0), History())
-        assert await store.replace_history(key, History(), History())
+        assert not await replaced(store, key, History(("a",), 0), History())
+        assert await replaced(store, key, History(), History())
         await store.update(key)
         await store.forget(key)
 

@@ -21,7 +21,7 @@ from ta_fast.sessions import (
     SessionState,
     SessionStore,
 )
-from tests.sessions.conftest import with_redis, with_store
+from tests.sessions.conftest import replaced, with_redis, with_store
 from tests.sessions.redis_server import RedisServer, find_server
 
 KEY = SessionKey("acme", "s1")
@@ -285,7 +285,7 @@ def test_everything_in_redis_expires(redis_server: RedisServer) -> None:
         for i in range(5):
             await store.update(SessionKey("acme", f"s{i}"), grant=["a"])
         await store.forget(SessionKey("acme", "s4"))
-        assert await store.replace_history(KEY, History(), History(("t",), 0))
+        assert await replaced(store, KEY, History(), History(("t",), 0))
         with Redis.from_url(redis_server.url) as client:
             keys = list(client.scan_iter("expiring:*"))
             assert len(keys) == 4
@@ -301,7 +301,7 @@ def test_history_that_is_too_large_is_refused(redis_server: RedisServer) -> None
 
     async def scenario(store: SessionStore) -> None:
         with pytest.raises(InvalidTurn, match="bytes"):
-            await store.replace_history(KEY, History(), History(("x" * (1 << 20),), 0))
+            await replaced(store, KEY, History(), History(("x" * (1 << 20),), 0))
 
     with_redis(redis_server, scenario)
 

@@ -11,15 +11,21 @@ import pytest
 from ta_fast.errors import InvalidCatalog, InvalidConfig, InvalidTurn
 from ta_fast.gate import build_gate, compile_precondition
 from ta_fast.session import Session
-from ta_fast.sessions import MAX_FACTS, History, SessionKey, SessionState, SessionStore, deliver
+from ta_fast.sessions import (
+    MAX_FACTS,
+    Addition,
+    History,
+    HistoryChange,
+    SessionKey,
+    SessionState,
+    SessionStore,
+    deliver,
+)
 from ta_fast.types import Turn
+from tests.sessions.conftest import delivered, replaced
 
 Use = Callable[..., None]
 KEY = SessionKey("acme", "s1")
-
-
-def everything(_: str) -> bool:
-    return True
 
 
 def test_facts_are_granted_revoked_and_reached(use: Use) -> None:
@@ -66,7 +72,7 @@ def test_forgotten_session_has_nothing(use: Use) -> None:
         other = SessionKey("other", "s1")
         for key in (KEY, other):
             await store.update(key, grant=["a"])
-            assert await store.replace_history(key, History(), History(("t",), 0))
+            assert await replaced(store, key, History(), History(("t",), 0))
         await store.forget(KEY)
         await store.forget(SessionKey("acme", "never"))
         assert await store.read(KEY) == SessionState()
@@ -101,8 +107,8 @@ def test_session_without_anything_takes_no_place(use: Use) -> None:
         await store.update(KEY, grant=["a"])
         other = SessionKey("acme", "other")
         await store.update(other, grant=["a"])
-        assert await store.replace_history(other, History(), History(("t",), 0))
-        assert await store.replace_history(other, History(("t",), 0), History())
+        assert await replaced(store, other, History(), History(("t",), 0))
+        assert await replaced(store, other, History(("t",), 0), History())
         await store.update(other, revoke=["a"])
         await store.update(SessionKey("acme", "third"), grant=["a"])
         assert (await store.read(KEY)).facts == {"a"}
@@ -115,7 +121,7 @@ def test_too_many_facts_change_nothing(use: Use) -> None:
 
     async def scenario(store: SessionStore) -> None:
         facts = [f"f:{i}" for i in range(MAX_FACTS)]
-        await store.replace_history(KEY, History(), History(("t",), 0))
+        await replaced(store, KEY, History(), History(("t",), 0))
         await store.update(KEY, grant=facts)
         with pytest.raises(InvalidTurn, match=f"{MAX_FACTS + 1} facts"):
             await store.update(KEY, grant=["new"])
@@ -194,11 +200,11 @@ def test_history_is_replaced_only_if_it_is_the_old_one(use: Use) -> None:
     first, second = History(("a", "ü:{}"), 3), History(("b",), 4)
 
     async def scenario(store: SessionStore) -> None:
-        assert await store.replace_history(KEY, History(), first)
-        assert not await store.replace_history(KEY, History(), second)
+        assert await replaced(store, KEY, History(), first)
+        assert not await replaced(store, KEY, History(), second)
         assert (await store.read(KEY)).history == first
-        assert await store.replace_history(KEY, first, second)
-        assert await store.replace_history(KEY, second, History())
+        assert await replaced(store, KEY, first, second)
+        assert await replaced(store, KEY, second, History())
         assert await store.read(KEY) == SessionState()
 
     use(scenario)
@@ -210,14 +216,49 @@ def test_turns_of_one_session_deliver_one_list(use: Use) -> None:
     async def scenario(store: SessionStore) -> None:
         async def turn(number: int) -> History:
             history = (await store.read(KEY)).history
-            return await deliver(store, KEY, history, [f"t{number}"], everything)
+            return await delivered(store, KEY, history, [f"t{number}"])
 
-        delivered = await asyncio.gather(*(turn(i) for i in range(20)))
-        assert all(f"t{i}" in history.tools for i, history in enumerate(delivered))
+        lists = await asyncio.gather(*(turn(i) for i in range(20)))
+        assert all(f"t{i}" in history.tools for i, history in enumerate(lists))
         final = (await store.read(KEY)).history
         assert sorted(final.tools) == sorted(f"t{i}" for i in range(20))
-        assert all(h.tools == final.tools[: len(h.tools)] for h in delivered)
+        assert all(h.tools == final.tools[: len(h.tools)] for h in lists)
         assert final.cuts == 0
+
+    use(scenario)
+
+
+def test_turns_of_many_sessions_are_delivered_at_once(use: Use) -> None:
+    """Each session gets a list of its own; two turns of one session follow each other."""
+    keys = [SessionKey("acme", f"s{i % 150}") for i in range(300)]
+
+    async def scenario(store: SessionStore) -> None:
+        await delivered(store, keys[7], History(), ["x"])
+        turns = [Addition(key, History(), [f"t{i}"], lambda _: True) for i, key in enumerate(keys)]
+        lists = await deliver(store, turns)
+        for i, key in enumerate(keys[:150]):
+            front = ("x",) if i == 7 else ()
+            assert lists[i] == History((*front, f"t{i}"))
+            assert lists[i + 150] == History((*front, f"t{i}", f"t{i + 150}"))
+            assert (await store.read(key)).history == lists[i + 150]
+
+    use(scenario)
+
+
+def test_many_are_read_and_replaced_in_order(use: Use) -> None:
+    """Known and unknown, right and wrong: each answer stands where its question did."""
+    keys = [SessionKey("acme", f"s{i}") for i in range(20)]
+
+    async def scenario(store: SessionStore) -> None:
+        for key in keys[::2]:
+            await store.update(key, grant=[f"of:{key.id}"])
+        states = await store.read_many(keys)
+        assert [state.facts for state in states[::2]] == [{f"of:{key.id}"} for key in keys[::2]]
+        assert states[1::2] == [SessionState()] * 10
+        old = [History() if i % 3 else History(("else",)) for i in range(20)]
+        changes = [HistoryChange(*each, History(("t",))) for each in zip(keys, old, strict=True)]
+        assert await store.replace_histories(changes) == [bool(i % 3) for i in range(20)]
+        assert await store.read_many([]) == await store.replace_histories([]) == []
 
     use(scenario)
 
@@ -226,8 +267,8 @@ def test_revoked_tool_leaves_the_list_at_once(use: Use) -> None:
     """What the state allows no more is delivered no more, wherever it stood."""
 
     async def scenario(store: SessionStore) -> None:
-        history = await deliver(store, KEY, History(), ["a", "b", "c"], everything)
-        history = await deliver(store, KEY, history, ["c"], lambda tool: tool != "b")
+        history = await delivered(store, KEY, History(), ["a", "b", "c"])
+        history = await delivered(store, KEY, history, ["c"], lambda tool: tool != "b")
         assert history == History(("a", "c"), 1)
 
     use(scenario)

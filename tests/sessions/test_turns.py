@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ta_fast import Catalog, Tool, ToolAttention, ToolCall, Turn
-from ta_fast.sessions import History, SessionKey, SessionStore, deliver
+from ta_fast.sessions import History, SessionKey, SessionStore
 from ta_fast.testing import HashingEncoder
 from ta_fast.types import Promotion, Source
+from tests.sessions.conftest import delivered
 
 KEY = SessionKey("acme", "s1")
 TOOLS = [
@@ -38,7 +39,7 @@ def test_facts_and_list_follow_the_turns(use: Callable[..., None]) -> None:
         state = await store.read(KEY)
         promotion = attention.before_model(Turn(intent, state.facts, threshold=0.1))
         permitted = permitted_now(attention, state.facts)
-        return promotion, await deliver(store, KEY, state.history, promotion.ids, permitted)
+        return promotion, await delivered(store, KEY, state.history, promotion.ids, permitted)
 
     async def scenario(store: SessionStore) -> None:
         await store.update(KEY, grant=["role:oncall"])

@@ -1,0 +1,270 @@
+"""Half load for a long time while the catalog changes: is memory flat, is every turn answered?
+
+    python -m bench.soak [--minutes 20] [--json FILE]
+
+One process: a gateway over a catalog file of made-up tools with a trivial encoder, sessions that
+change their facts, and every ``--swap`` seconds another epoch. A closed loop finds the most turns a
+second, and half of it is then offered. First as a warm-up for ``--fill`` turns, as the gateway
+remembers 100,000 promotions and with them the definitions of their epochs; then for the time
+asked, while the resident memory is read every second. Its slope is fitted by least squares; the
+standard error is Newey and West's (1987), as one second's memory is much like the last one's.
+
+Exits with 1 if a turn got an error or a tool that its facts do not permit, or if memory grew
+beyond noise: a slope above three standard errors, of which the time makes more than 0.5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import platform
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import psutil
+
+from bench.common import OBJECTS, SYSTEMS, VERBS, made_up_tools
+from bench.engine_load import TICK, due_times, quiet_collector, run
+from bench.load_server import ROLES, WRITES, TrivialEncoder
+from ta_fast import Catalog, Tool, ToolAttention
+from ta_fast.engine import Engine
+from ta_fast.gateway import Gateway
+from ta_fast.schemas import SchemaLoader
+from ta_fast.types import Promotion, Source, Turn
+
+SESSIONS, CHURN = 2000, 0.02
+AT_ONCE = 64
+"""Turns under way in the closed loop that finds the most a second."""
+BINS = 1e-5 * 1.02 ** np.arange(900)
+"""Upper bounds of a turn's seconds, 2 % apart, up to ten minutes."""
+LOADED = 1 << 20
+"""Bytes of definitions kept, so that the bound is reached while it fills; 64 MiB is usual."""
+SIGMAS, SHARE = 3.0, 0.005
+COLLECT = 60
+"""Seconds between collections of all garbage; the service does it every ten minutes."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """Counts that take as much memory at the end as at the beginning."""
+
+    times: Any = field(default_factory=lambda: np.zeros(len(BINS) + 1, np.int64))
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds."""
+        below = np.searchsorted(np.cumsum(self.times), share * self.times.sum())
+        return 1e3 * float(BINS[min(int(below), len(BINS) - 1)])
+
+
+class Soak:
+    """A gateway, its catalog and its sessions.
+
+    Args:
+        folder: Where the catalog's file is made.
+        tools: How many.
+    """
+
+    def __init__(self, folder: Path, tools: int) -> None:
+        self._random = random.Random(3)  # noqa: S311 - the same load every time
+        self._rows = made_up_tools(tools)
+        self._catalog = Catalog(folder / "soak.db")
+        self._put(0)
+        encoder = TrivialEncoder()
+        loader = SchemaLoader(self._catalog, LOADED)
+        attention = ToolAttention(self._catalog, encoder, loader=loader, scorer="numpy")
+        self.gateway = Gateway({"": attention}, Engine(), [encoder])
+        self._facts = [self._random.choice(ROLES) for _ in range(SESSIONS)]
+        self.seen, self.swaps = Seen(), 0
+
+    def _put(self, edition: int) -> None:
+        """Write the tools; one in twenty changes with the edition, and one comes and goes."""
+        made = []
+        for i, row in enumerate(self._rows[: len(self._rows) - edition % 2]):
+            changed = f" Edition {edition}." if i % 20 == edition % 20 else ""
+            needs = {"all_of": [needed(str(row["id"]))]}
+            name, text = str(row["name"]), f"{row['description']}{changed}"
+            schema: Any = row["inputSchema"]
+            made.append(
+                Tool(str(row["id"]), name, text, schema, str(row["server"]), precondition=needs)
+            )
+        self._catalog.replace([Source("made up", made)])
+
+    async def swap(self, every: float, ended: Callable[[], bool]) -> None:
+        """Change the catalog now and then, and follow it while turns go on."""
+        while not ended():
+            await asyncio.sleep(every)
+            self.swaps += 1
+            await asyncio.to_thread(self._put, self.swaps)
+            await self.gateway.reload()
+
+    async def turn(self, due: float) -> None:
+        """One turn of some session, and a look at its answer."""
+        number, pick = self._random.randrange(SESSIONS), self._random.choice
+        if self._random.random() < CHURN:
+            self._facts[number] = pick(ROLES)
+        facts = self._facts[number]
+        intent = (
+            f"{pick(VERBS)} the {pick(OBJECTS)} {self._random.randrange(50)} in {pick(SYSTEMS)}"
+        )
+        asked = Turn(intent, facts, top_k=5, threshold=0.1)
+        got: object
+        try:
+            (got,) = await self.gateway.route(
+                [asked], sessions=[f"{number}"], tenant=f"{number % 7}"
+            )
+        except Exception as error:  # counted, and the soak fails
+            got = error
+        if not isinstance(got, Promotion):
+            self.seen.errors[repr(got)[:100]] += 1
+        elif not all(needed(tool.id) in facts for tool in got.tools):
+            self.seen.errors["a tool that the facts do not permit"] += 1
+        self.seen.times[np.searchsorted(BINS, perf_counter() - due)] += 1
+
+    async def most(self, turns: int) -> float:
+        """Turns a second of a closed loop of so many."""
+        began, left = perf_counter(), turns
+
+        async def ask() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                await self.turn(perf_counter())
+
+        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+        return turns / (perf_counter() - began)
+
+    async def offer(self, rate: float, seconds: float) -> None:
+        """Turns at random times."""
+        due, until, open_ = due_times(rate), perf_counter() + seconds, set()
+        at = next(due)
+        while perf_counter() < until:
+            while at <= perf_counter():
+                task = asyncio.ensure_future(self.turn(at))
+                open_.add(task)
+                task.add_done_callback(open_.discard)
+                at = next(due)
+            await asyncio.sleep(TICK)
+        await asyncio.gather(*open_)
+
+    async def run(self, seconds: float, every: float, fill: int) -> dict[str, Any]:
+        """Find the most, warm up, offer half of it, and read the memory meanwhile."""
+        ended = False
+        swapping = asyncio.ensure_future(self.swap(every, lambda: ended))
+        rate = await self.most(fill // 6) / 2
+        quiet_collector()
+        await self.offer(rate, fill / rate)
+        early, self.seen, self.swaps = self.seen.errors, Seen(), 0
+        memory: list[float] = []
+        reading = asyncio.ensure_future(read_memory(memory))
+        began = perf_counter()
+        await self.offer(rate, seconds)
+        wall, ended = perf_counter() - began, True
+        reading.cancel()
+        await swapping
+        await self.gateway.aclose()
+        return {
+            "offered_per_s": round(rate),
+            "turns_per_s": round(int(self.seen.times.sum()) / wall),
+            "turns": int(self.seen.times.sum()),
+            "ms": {f"p{100 * q:g}": round(self.seen.quantile(q), 2) for q in (0.5, 0.99, 0.999)},
+            "swaps": self.swaps,
+            "errors": dict(early + self.seen.errors),
+            "memory": asdict(Fit.of(np.array(memory))),
+            "megabytes": [round(reading, 1) for reading in memory],
+        }
+
+
+def needed(tool: str) -> str:
+    """The fact that a made-up tool needs."""
+    server, _, name = tool.partition("__")
+    way = "write" if name.partition("_")[0] in WRITES else "read"
+    return f"scope:{server}:{way}"
+
+
+async def read_memory(into: list[float]) -> None:
+    """Megabytes that the process has in memory, every second."""
+    process = psutil.Process()
+    while True:
+        into.append(process.memory_info().rss / 1e6)
+        await asyncio.sleep(1.0)
+        if len(into) % COLLECT == 0:
+            gc.collect()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A line through memory read every second: megabytes, and megabytes a minute."""
+
+    first: float
+    last: float
+    mean: float
+    slope: float
+    standard_error: float
+    seconds: int
+    flat: bool
+
+    @classmethod
+    def of(cls, memory: np.ndarray[Any, np.dtype[np.float64]]) -> Fit:
+        """Least squares; the error allows for neighbours that are alike, over a fifth of them."""
+        n = len(memory)
+        time = np.arange(n) - (n - 1) / 2
+        slope = float(time @ memory / (time @ time))
+        scores = time * (memory - memory.mean() - slope * time)
+        lags = max(1, n // 5)
+        spread = scores @ scores + 2 * sum(
+            (1 - lag / (lags + 1)) * float(scores[lag:] @ scores[:-lag]) for lag in range(1, lags)
+        )
+        error = float(np.sqrt(max(0.0, spread)) / (time @ time))
+        small = slope * n <= SHARE * memory.mean()
+        return cls(
+            round(float(memory[0]), 3),
+            round(float(memory[-1]), 3),
+            round(float(memory.mean()), 3),
+            round(60 * slope, 5),
+            round(60 * error, 5),
+            n,
+            bool(small or slope <= SIGMAS * error),
+        )
+
+
+def main() -> int:
+    """Soak; 1 if something was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--tools", type=int, default=200)
+    parser.add_argument("--fill", type=int, default=120_000, help="turns before it begins")
+    parser.add_argument("--swap", type=float, default=2.0, help="seconds between epochs")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        soak = Soak(Path(folder), options.tools)
+        found = run(soak.run(60 * options.minutes, options.swap, options.fill))
+    found |= {
+        "minutes": options.minutes,
+        "tools": options.tools,
+        "python": platform.python_version(),
+        "command": " ".join(sys.orig_argv[1:]),
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
+    text = json.dumps(found, indent=1)
+    print(json.dumps(found | {"megabytes": "in the file"}, indent=1))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return 1 if found["errors"] or not found["memory"]["flat"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
