@@ -70,6 +70,9 @@ RECIPES = {
     "rate-2e-4": Recipe(joint=1.0, rate=2e-4),
     "rate-5e-5": Recipe(joint=1.0, rate=5e-5),
     "5-passes": Recipe(joint=1.0, passes=5),
+    "softer": Recipe(
+        joint=1.0, dense=0.5, temperature=0.1, noise=0.4, turns=0.1, most=600, seeds=3, keep=0.7
+    ),
     "shipped": Recipe(
         joint=1.0, dense=0.5, temperature=0.07, noise=0.4, turns=0.1, most=600, seeds=3, keep=0.7
     ),

@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print one JSON object")
     common.add_argument("--config", type=Path, help=f"configuration file (default: {CONFIG_FILE})")
     common.add_argument("--catalog", help="the catalog's SQLite file")
-    common.add_argument("--encoder", help="minilm, a folder, org/model, or gpu:, ort:, st:NAME")
+    common.add_argument(
+        "--encoder", help="minilm-tools, minilm, a folder, org/model, or gpu:, ort:, st:NAME"
+    )
     common.add_argument("--ranking", choices=RANKINGS, help="auto: hybrid where it can be")
     common.add_argument("--overrides", help="summaries, preconditions and facts, as JSON")
     parser = argparse.ArgumentParser(prog="ta-fast", description="Gated attention over tools.")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ta_fast.encoder.model_folder import SHIPPED
 from ta_fast.errors import InvalidConfig, did_you_mean
 from ta_fast.types import DEFAULT_THRESHOLD, DEFAULT_TOP_K
 
@@ -17,7 +18,8 @@ class Config:
 
     Attributes:
         catalog: The SQLite file.
-        encoder: "minilm", a folder, a Hugging Face name; "st:", "gpu:" or "ort:" and one.
+        encoder: "minilm-tools", "minilm", a folder or a Hugging Face name; or "st:", "gpu:" or
+            "ort:" and one of them.
         scorer: "auto" or a scorer's name.
         ranking: "auto", "dense" or "hybrid".
         top_k: Tools promoted a turn, at most.
@@ -29,7 +31,7 @@ class Config:
     """
 
     catalog: str = "ta-fast.db"
-    encoder: str = "minilm"
+    encoder: str = SHIPPED
     scorer: str = "auto"
     ranking: str = "auto"
     top_k: int = DEFAULT_TOP_K

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, TypeGuard, cast
 
+from ta_fast.encoder.model_folder import SHIPPED
 from ta_fast.errors import BackendUnavailable
 from ta_fast.types import F32
 from ta_fast.vocabulary import Vocabulary
@@ -69,15 +70,16 @@ def shows_tokens(encoder: Encoder) -> TypeGuard[TokenEncoder]:
     return hasattr(encoder, "vocabulary") and hasattr(encoder, "rows")
 
 
-def make_encoder(name: str = "minilm") -> Encoder:
+def make_encoder(name: str = SHIPPED) -> Encoder:
     """Make the encoder that ``name`` says.
 
     Args:
-        name: ``minilm`` (all-MiniLM-L6-v2 from the installed weights, else from the
-            Hugging Face cache or hub), a model's folder, a Hugging Face name
+        name: ``minilm-tools`` (all-MiniLM-L6-v2 trained to find tools, which is shipped),
+            ``minilm`` (the original, whose weights both take from the installed package, else
+            from the Hugging Face cache or hub), a model's folder, a Hugging Face name
             ``org/model``, ``st:NAME_OR_FOLDER`` for sentence-transformers, or ``gpu:`` or
-            ``ort:`` and one of the first three for the GPU: a BERT by our own kernels, or
-            what the CPU runs through ONNX Runtime; ``gpu`` alone is ``gpu:minilm``.
+            ``ort:`` and one of the first four for the GPU: a BERT by our own kernels, or
+            what the CPU runs through ONNX Runtime; ``gpu`` alone is ``gpu:minilm-tools``.
 
     Raises:
         BackendUnavailable: a package or the weights are absent; says how to get them.
@@ -87,7 +89,7 @@ def make_encoder(name: str = "minilm") -> Encoder:
         module = _import("ta_fast.encoder.sentence_transformer", "st")
         return cast("Encoder", module.SentenceTransformerEncoder(name.removeprefix("st:")))
     if name == "gpu" or name.startswith("gpu:"):
-        return _gpu_encoder(name.removeprefix("gpu").removeprefix(":") or "minilm")
+        return _gpu_encoder(name.removeprefix("gpu").removeprefix(":") or SHIPPED)
     if name.startswith("ort:"):
         module, name = _import("ta_fast.encoder.onnx_encoder", "gpu"), name.removeprefix("ort:")
         on_gpu = {"label": f"ort:{_label(name)}", "device": "cuda", "fused": True}
@@ -111,7 +113,7 @@ def _folder(name: str) -> Path:
 
 
 def _label(name: str) -> str:
-    if name != "minilm" and _is_folder(name):
+    if name not in ("minilm", SHIPPED) and _is_folder(name):
         return Path(name).expanduser().resolve().name
     return name
 

