@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -53,29 +53,23 @@ from ta_fast.train.recipe import Recipe  # noqa: E402
 
 LEFT_OUT = ("toollinkos", "bfcl", "metatool", "real")
 """Origins that are left out in turn; the other sets are noisy and only trained on."""
+SHIPPED = Recipe(
+    joint=1.0, dense=0.5, temperature=0.07, noise=0.4, turns=0.1, most=600, seeds=3, keep=0.7
+)
 RECIPES = {
     "trial": Recipe(views=1, of_texts=5),
-    "served": Recipe(),
-    "joint": Recipe(joint=1.0),
-    "one-view": Recipe(joint=1.0, views=1, of_texts=5),
-    "two-of-five": Recipe(joint=1.0, views=2, of_texts=5),
-    "any": Recipe(joint=1.0, loss="any"),
-    "hard-8": Recipe(joint=1.0, hard=8),
-    "noise": Recipe(joint=1.0, noise=0.3),
-    "keep-.7": Recipe(joint=1.0, keep=0.7),
-    "most-1500": Recipe(joint=1.0, most=1500),
-    "half-joint": Recipe(joint=0.5),
-    "warmer": Recipe(joint=1.0, temperature=0.07),
-    "colder": Recipe(joint=1.0, temperature=0.035),
-    "rate-2e-4": Recipe(joint=1.0, rate=2e-4),
-    "rate-5e-5": Recipe(joint=1.0, rate=5e-5),
-    "5-passes": Recipe(joint=1.0, passes=5),
-    "softer": Recipe(
-        joint=1.0, dense=0.5, temperature=0.1, noise=0.4, turns=0.1, most=600, seeds=3, keep=0.7
-    ),
-    "shipped": Recipe(
-        joint=1.0, dense=0.5, temperature=0.07, noise=0.4, turns=0.1, most=600, seeds=3, keep=0.7
-    ),
+    "shipped": SHIPPED,
+    "softer": replace(SHIPPED, temperature=0.1),
+    "one-seed": replace(SHIPPED, seeds=1),
+    "keep-all": replace(SHIPPED, keep=1.0),
+    "dense-only": replace(SHIPPED, joint=0.0),
+    "hybrid-only": replace(SHIPPED, dense=0.0),
+    "as-typed": replace(SHIPPED, noise=0.0, turns=0.0),
+    "two-of-five": replace(SHIPPED, views=2, of_texts=5),
+    "any": replace(SHIPPED, loss="any"),
+    "hard-8": replace(SHIPPED, hard=8),
+    "most-1200": replace(SHIPPED, most=1200),
+    "5-passes": replace(SHIPPED, passes=5),
 }
 
 

@@ -176,11 +176,11 @@ def pipeline_table(documents: Mapping[str, Document]) -> str:
     return table(["text to tools, 10,000 tools, 16 tokens", "us", "turns/s"], lines)
 
 
-def write_into(path: Path, text: str) -> None:
+def write_into(path: Path, text: str, begin: str = BEGIN) -> None:
     """Put the tables between a file's two marks, in place of what stands there."""
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    before, rest = path.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _best(found: Mapping[str, float], whats: Sequence[str]) -> float | None:

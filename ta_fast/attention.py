@@ -11,13 +11,14 @@ from time import perf_counter
 
 import numpy as np
 
+from ta_fast import events
 from ta_fast.calibration import Wish
 from ta_fast.catalog import Catalog, ToolIndex
 from ta_fast.catalog.facts import provided_facts
 from ta_fast.check import check_calls
 from ta_fast.encoder import Encoder
 from ta_fast.errors import InvalidConfig, UnknownTool, did_you_mean
-from ta_fast.events import EventHook, check_event, emit, listening, route_event
+from ta_fast.events import EventHook, emit, listening
 from ta_fast.gate import Explanation
 from ta_fast.prompt import Delivery, Form, Prompt, render
 from ta_fast.routing import Found, read, wanted
@@ -166,7 +167,7 @@ class ToolAttention:
         promotion = self._promote(snapshot, turn, found, allowed)
         if found.query is not None and self.wants_vectors:
             intent = turn.intent if self._log_intent else None
-            emit(route_event(promotion, found.query, intent), self._on_event)
+            emit(events.route_event(promotion, found.query, intent), self._on_event)
         return promotion
 
     def _promote(self, snapshot: Snapshot, turn: Turn, found: Found, allowed: U32) -> Promotion:
@@ -209,7 +210,7 @@ class ToolAttention:
         now, is answered like one that never existed.
         """
         verdict = check_calls(promotion, calls, self.index)
-        emit(check_event(promotion, verdict, self.index.epoch), self._on_event)
+        emit(events.check_event(promotion, verdict, self.index.epoch), self._on_event)
         return verdict
 
     def after_tool(self, promotion: Promotion, tool_id: str) -> frozenset[str]:
@@ -224,6 +225,8 @@ class ToolAttention:
         facts = provided_facts(self._catalog.tool(tool_id))
         if promotion.turn.session is not None:
             promotion.turn.session.grant(*facts)
+        if listening(self._on_event):
+            emit(events.result_event(promotion, tool_id), self._on_event)
         return facts
 
     def pool(self, turn: Turn) -> str:

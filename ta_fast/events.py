@@ -61,7 +61,19 @@ class CheckEvent:
     event: Literal["check"] = "check"
 
 
-Event: TypeAlias = RouteEvent | CheckEvent
+@dataclass(frozen=True, slots=True)
+class ResultEvent:
+    """An accepted call went well; `ta_fast.train` learns from these where a log has them."""
+
+    turn: str
+    session: str
+    time: float
+    tool_id: str
+    ok: bool = True
+    event: Literal["result"] = "result"
+
+
+Event: TypeAlias = RouteEvent | CheckEvent | ResultEvent
 EventHook: TypeAlias = Callable[[Event], None]
 
 
@@ -100,6 +112,11 @@ def check_event(promotion: Promotion, verdict: Verdict, epoch: int) -> CheckEven
         accepted=tuple(call.tool_id for call in verdict.accepted),
         rejected=tuple(rejection.reason for rejection in verdict.rejected),
     )
+
+
+def result_event(promotion: Promotion, tool_id: str) -> ResultEvent:
+    """The record of a tool's success."""
+    return ResultEvent(promotion.handle, _session_id(promotion), time(), tool_id)
 
 
 def _session_id(promotion: Promotion) -> str:

@@ -8,7 +8,7 @@ import pytest
 from ta_fast import Catalog, Session, Tool, ToolAttention, ToolCall, Turn
 from ta_fast.calls import rejection_message
 from ta_fast.errors import InvalidConfig, InvalidTurn, SchemaUnavailable, UnknownTool
-from ta_fast.events import CheckEvent, Event, RouteEvent
+from ta_fast.events import CheckEvent, Event, ResultEvent, RouteEvent
 from ta_fast.schemas import SchemaLoader
 from ta_fast.testing import HashingEncoder
 from ta_fast.tokens import count_tokens
@@ -310,6 +310,18 @@ def test_one_record_per_decision(caplog: pytest.LogCaptureFixture) -> None:
     assert isinstance(again[0], RouteEvent)
     assert again[0].intent == "read a text file from disk"
     assert again[0].query_hash == route.query_hash
+
+
+def test_a_success_is_recorded_as_training_reads_it() -> None:
+    """`ta-fast train` counts what succeeded where the log says so."""
+    seen: list[Event] = []
+    _, attention = build(on_event=seen.append)
+    promotion = attention.before_model(turn(session=Session("s1")))
+    attention.after_tool(promotion, "fs__read")
+    result = seen[-1]
+    assert isinstance(result, ResultEvent)
+    found = (result.event, result.turn, result.session, result.tool_id, result.ok)
+    assert found == ("result", promotion.handle, "s1", "fs__read", True)
 
 
 def test_hook_that_raises_does_not_fail_the_turn(caplog: pytest.LogCaptureFixture) -> None:

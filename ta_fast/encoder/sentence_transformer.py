@@ -6,14 +6,17 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
+from ta_fast.encoder.model_folder import DELTA, SHIPPED, named_folder, read_model_folder
 from ta_fast.encoder.tokenizer import as_row, listed
-from ta_fast.errors import BackendUnavailable
+from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
 from ta_fast.vocabulary import Vocabulary
 
@@ -25,19 +28,26 @@ class SentenceTransformerEncoder:
     """Unit vectors from a model that sentence-transformers can load.
 
     Args:
-        model: a Hugging Face name or a folder.
+        model: a Hugging Face name or a folder, also one that holds only what training changed;
+            ``minilm-tools`` and ``minilm`` are the installed ones.
         device: torch's name of a device; None lets sentence-transformers choose.
 
     Raises:
         BackendUnavailable: the model cannot be loaded.
+        InvalidConfig: a folder of changed weights does not fit its base.
     """
 
     def __init__(self, model: str, *, device: str | None = None) -> None:
+        there = named_folder(model) if model in ("minilm", SHIPPED) else Path(model).expanduser()
+        folder = read_model_folder(there) if (there / DELTA).is_file() else None
+        path = folder.path if folder else there
         try:
-            self._model = SentenceTransformer(model, device=device)
+            self._model = SentenceTransformer(str(path) if path.is_dir() else model, device=device)
         except (OSError, ValueError) as error:
             message = f"sentence-transformers cannot load {model!r}: {error}"
             raise BackendUnavailable(message) from error
+        if folder and folder.changed:
+            _change(self._model, folder.changed)
         # A tokenizer keeps its truncation in itself, so calls must not overlap.
         self._lock = Lock()
         self.name = f"st:{model}:{_digest(self._model)[:16]}"
@@ -73,6 +83,14 @@ class SentenceTransformerEncoder:
                 readable, normalize_embeddings=True, show_progress_bar=False
             )
         return np.asarray(vectors, np.float32)
+
+
+def _change(model: SentenceTransformer, weights: Path) -> None:
+    """Put the changed weights of a BERT in place of the base's."""
+    changed = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    unknown = model[0].auto_model.load_state_dict(changed, strict=False).unexpected_keys
+    if unknown:
+        raise InvalidConfig(f"{weights}: {unknown[0]!r} is no weight of the base")
 
 
 def _digest(model: SentenceTransformer) -> str:

@@ -50,3 +50,11 @@ def test_only_what_training_changed_is_shipped() -> None:
 def test_general_ability_is_kept(shipped: Encoder, minilm: Encoder) -> None:
     """Paraphrases are told from unrelated pairs about as well as by the original."""
     assert auroc(shipped)["total"] >= auroc(minilm)["total"] - MOST_LOSS
+
+
+def test_sentence_transformers_gives_the_same_vectors(shipped: Encoder) -> None:
+    """The changed weights are put into the base that it loads."""
+    pytest.importorskip("sentence_transformers", reason="the extra [st] is not installed")
+    texts = ["Send a message to a channel", "create an issue", "what is the weather in Rome"]
+    cosines = np.sum(shipped.encode(texts) * make_encoder("st:minilm-tools").encode(texts), axis=1)
+    assert (cosines > 0.999).all()
