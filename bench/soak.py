@@ -127,7 +127,7 @@ class Soak:
         except Exception as error:  # counted, and the soak fails
             got = error
         if not isinstance(got, Promotion):
-            self.seen.errors[repr(got)[:100]] += 1
+            self.seen.errors[type(got).__name__] += 1
         elif not all(needed(tool.id) in facts for tool in got.tools):
             self.seen.errors["a tool that the facts do not permit"] += 1
         self.seen.times[np.searchsorted(BINS, perf_counter() - due)] += 1

@@ -90,15 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("doctor", parents=[common], help="name tools that will retrieve badly")
 
     verb = verbs.add_parser("serve", parents=[common], help="answer turns over HTTP")
+    _add_service(verb)
+
+    verb = verbs.add_parser("train", parents=[common], help="train an encoder on sets or a log")
+    train.add_flags(verb)
+    return parser
+
+
+def _add_service(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--host", default="127.0.0.1")
     verb.add_argument("--port", type=int, default=8000)
     verb.add_argument("--keys", type=Path, help="who may call; without, only this machine may")
     verb.add_argument("--sessions", default="", help="a redis:// URL; without, in memory")
     verb.add_argument("--otel", action="store_true", help="send OpenTelemetry spans")
-
-    verb = verbs.add_parser("train", parents=[common], help="train an encoder on sets or a log")
-    train.add_flags(verb)
-    return parser
+    text = "one more catalog, which requests name; may be given many times"
+    verb.add_argument("--catalog-file", action="append", default=[], metavar="NAME=FILE", help=text)
+    text = "cuda:0,cuda:1 or cpu,cpu: an encoder and a scorer on each"
+    verb.add_argument("--devices", default="", help=text)
+    text = "embeddings of intents that each device keeps, with an encoder of the CPU"
+    verb.add_argument("--remember", type=int, default=0, metavar="N", help=text)
 
 
 def _add_wish(verb: argparse.ArgumentParser) -> None:
@@ -145,12 +155,14 @@ def _run(args: argparse.Namespace) -> commands.Result:
 
 def _serve(config: Config, args: argparse.Namespace) -> commands.Result:
     try:
-        from ta_fast.serve.command import Options, run
+        from ta_fast.serve.command import Options, read_catalogs, read_devices, run
     except ImportError as error:
         raise BackendUnavailable(
             f"{error.name} is not installed; install it with: pip install 'ta-fast[serve]'"
         ) from error
-    run(config, Options(args.host, args.port, args.keys, args.sessions, args.otel))
+    catalogs, devices = read_catalogs(args.catalog_file), read_devices(args.devices)
+    where = (args.host, args.port, args.keys, args.sessions, args.otel)
+    run(config, Options(*where, catalogs, devices, args.remember))
     return {}
 
 

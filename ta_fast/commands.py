@@ -204,10 +204,13 @@ def open_catalog(config: Config) -> Catalog:
     return Catalog(config.catalog)
 
 
-def open_attention(config: Config) -> ToolAttention:
-    """The configured catalog, embedded; InvalidConfig if there is none."""
+def open_attention(config: Config, encoder: Encoder | None = None) -> ToolAttention:
+    """The configured catalog, embedded; InvalidConfig if there is none.
+
+    ``encoder`` is the configured one, if it is made already.
+    """
     catalog = open_catalog(config)
-    encoder = make_encoder(config.encoder)
+    encoder = encoder or make_encoder(config.encoder)
     embed(catalog, encoder)
     return ToolAttention(
         catalog,

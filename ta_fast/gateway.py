@@ -8,7 +8,8 @@ transport translates to and from it, and adds no decision of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ta_fast.attention import ToolAttention
 from ta_fast.encoder import Encoder
-from ta_fast.engine import Engine, Epoch, Progress, Request, Stats
+from ta_fast.engine import Engine, Epoch, Progress, RememberingEncoder, Request, Stats
 from ta_fast.errors import InvalidConfig, InvalidTurn, TaFastError, UnknownTool
 from ta_fast.pipeline import Pipeline
 from ta_fast.routers import PipelineRouter, routed
@@ -50,11 +51,28 @@ def _with(turn: Turn, state: SessionState) -> Turn:
     return Turn(turn.intent, facts, turn.session, turn.top_k, turn.threshold, turn.context)
 
 
+async def _states(store: SessionStore, keys: Sequence[SessionKey]) -> list[SessionState]:
+    """The states of sessions; nothing where a key names none."""
+    named = [key for key in keys if key.id]
+    if not named:
+        return [NOTHING] * len(keys)
+    states = iter(await store.read_many(named))
+    return [next(states) if key.id else NOTHING for key in keys]
+
+
 class _Served(NamedTuple):
     """An epoch of a catalog: for the engine, and what sessions keep of it."""
 
     epoch: Epoch
     keeper: Keeper
+
+
+class OpenCatalog(NamedTuple):
+    """A catalog with its sessions and promotions: nothing of it is found through another."""
+
+    attention: ToolAttention
+    sessions: SessionStore
+    made: Promotions
 
 
 class Gateway:
@@ -66,14 +84,17 @@ class Gateway:
     Args:
         catalogs: By name; "" is the one that is meant where none is named.
         engine: Batches the turns. It is closed with the gateway.
-        encoders: One for each of the engine's devices; the first is that of the catalogs.
-        sessions: Facts of sessions; in memory by default. It is closed with the gateway.
+        encoders: One for each of the engine's devices, for all catalogs.
+        sessions: Makes the store of a catalog's sessions, of its name; in memory by default.
+            It is closed with the gateway.
         kept: Tools that a session's turns keep from earlier ones, so that the list delivered
             grows at its end and a provider's cache holds; cut back to the turn's own when it
             would grow beyond. 0 keeps none.
+        devices: Of the scorers, as ``make_scorer`` takes them; "" for each if left out.
 
     Raises:
-        InvalidConfig: no catalog, or another number of encoders than of devices.
+        InvalidConfig: no catalog, another number of encoders than of devices, or an encoder
+            of another name than a catalog's.
     """
 
     def __init__(
@@ -81,22 +102,28 @@ class Gateway:
         catalogs: Mapping[str, ToolAttention],
         engine: Engine,
         encoders: Sequence[Encoder],
-        sessions: SessionStore | None = None,
+        sessions: Callable[[str], SessionStore] = lambda _: MemoryStore(),
         kept: int = KEPT,
+        devices: Sequence[str] = (),
     ) -> None:
         if not catalogs:
             raise InvalidConfig("catalogs is empty; expected at least one")
-        if len(encoders) != engine.devices:
+        self._devices = tuple(devices) or ("",) * engine.devices
+        if not len(encoders) == len(self._devices) == engine.devices:
             raise InvalidConfig(
                 f"{len(encoders)} encoders for {engine.devices} devices; expected one for each"
             )
-        self._catalogs = dict(catalogs)
+        names = {each.name for each in (*encoders, *(a.encoder for a in catalogs.values()))}
+        if len(names) > 1:
+            raise InvalidConfig(f"encoders {', '.join(sorted(names))}; expected one")
+        self.catalogs: Mapping[str, OpenCatalog] = {
+            name: OpenCatalog(attention, sessions(name), Promotions())
+            for name, attention in catalogs.items()
+        }
         self._engine = engine
         self._encoders = tuple(encoders)
-        self._sessions = sessions or MemoryStore()
         self._kept = kept
         self._served: WeakKeyDictionary[Snapshot, _Served] = WeakKeyDictionary()
-        self._made = Promotions()
 
     @property
     def ready(self) -> bool:
@@ -114,19 +141,16 @@ class Gateway:
         return self._engine.stats
 
     @property
-    def sessions(self) -> SessionStore:
-        """Facts of sessions."""
-        return self._sessions
+    def lookups(self) -> tuple[int, int]:
+        """Turns whose embedding was remembered, and turns whose was not; 0 where none is."""
+        kept = [each for each in self._encoders if isinstance(each, RememberingEncoder)]
+        return sum(each.hits for each in kept), sum(each.misses for each in kept)
 
-    def attention(self, catalog: str = "") -> ToolAttention:
-        """The catalog of a name.
-
-        Raises:
-            UnknownTool: there is none.
-        """
-        if catalog not in self._catalogs:
-            raise UnknownTool(f"there is no catalog {catalog!r}")
-        return self._catalogs[catalog]
+    def catalog(self, name: str = "") -> OpenCatalog:
+        """One of ``catalogs``; raises UnknownTool if there is none of this name."""
+        if name not in self.catalogs:
+            raise UnknownTool(f"there is no catalog {name!r}")
+        return self.catalogs[name]
 
     async def route(
         self,
@@ -153,7 +177,7 @@ class Gateway:
             Overloaded, DeadlineExceeded, BackendUnavailable: no turn got an answer.
             UnknownTool: no such catalog.
         """
-        attention = self.attention(catalog)
+        of = self.catalog(catalog)
         if not turns or len(sessions) not in (0, len(turns)):
             raise InvalidTurn(
                 f"{len(sessions)} sessions for {len(turns)} turns; expected one for each"
@@ -170,25 +194,25 @@ class Gateway:
         good = [i for i in range(len(turns)) if i not in results]
         if good:
             asked = [turns[i] for i in good]
-            promotions = await self._route(attention, asked, [keys[i] for i in good], timeout)
+            promotions = await self._route(of, asked, [keys[i] for i in good], timeout)
             for i, promotion in zip(good, promotions, strict=True):
                 results[i] = promotion
                 if isinstance(promotion, Promotion):
                     # Checked by the session's facts as they are then, so without those of now.
-                    self._made.remember(tenant, catalog, keys[i].id, turns[i], promotion)
+                    of.made.remember(tenant, catalog, keys[i].id, turns[i], promotion)
         return [results[i] for i in range(len(turns))]
 
     async def _route(
         self,
-        attention: ToolAttention,
+        of: OpenCatalog,
         turns: Sequence[Turn],
         keys: Sequence[SessionKey],
         timeout: float | None,
     ) -> list[Promotion | TaFastError]:
         """Promote tools for turns that are in order."""
-        states = await self._states(keys)
+        states = await _states(of.sessions, keys)
         facing = list(map(_with, turns, states))
-        snapshot = attention.snapshot
+        attention, snapshot = of.attention, of.attention.snapshot
         gate = snapshot.index.gate
         allowed = np.array([gate.allowed(turn.current_facts()) for turn in facing])
         ask = wanted(snapshot, facing, vectors=attention.wants_vectors)
@@ -212,68 +236,64 @@ class Gateway:
             if self._kept and keys[b].id and isinstance(result, Promotion)
         }
         if promoted:
-            kept = await served.keeper.keep(self._sessions, list(promoted.values()), self._kept)
+            kept = await served.keeper.keep(of.sessions, list(promoted.values()), self._kept)
             for b, promotion in zip(promoted, kept, strict=True):
                 results[b] = promotion
         return results
 
-    async def check(self, handle: str, calls: Sequence[ToolCall], *, tenant: str = "") -> Verdict:
+    async def check(
+        self, handle: str, calls: Sequence[ToolCall], *, tenant: str = "", catalog: str = ""
+    ) -> Verdict:
         """Accept or reject a model's calls; see ``ToolAttention.after_model``.
 
         Raises:
-            UnknownTool: the tenant has no promotion of this handle, or it is forgotten.
+            UnknownTool: no such catalog; or the tenant has no promotion of this handle there,
+                or it is forgotten.
         """
-        made = self._made.recall(tenant, handle)
-        (state,) = await self._states([SessionKey(tenant, made.session)])
-        promotion = made.promotion(handle, state.facts)
-        return self.attention(made.catalog).after_model(promotion, calls)
+        of = self.catalog(catalog)
+        made = of.made.recall(tenant, handle)
+        (state,) = await _states(of.sessions, [SessionKey(tenant, made.session)])
+        return of.attention.after_model(made.promotion(handle, state.facts), calls)
 
-    async def after_tool(self, handle: str, tool_id: str, *, tenant: str = "") -> frozenset[str]:
-        """A promoted tool has succeeded: set what it provides in the turn's session.
-
-        Returns:
-            The facts.
+    async def after_tool(
+        self, handle: str, tool_id: str, *, tenant: str = "", catalog: str = ""
+    ) -> frozenset[str]:
+        """A promoted tool has succeeded: set what it provides in the turn's session, and return it.
 
         Raises:
-            UnknownTool: no such promotion, or it did not promote the tool.
+            UnknownTool: no such catalog or promotion, or it did not promote the tool.
         """
-        made = self._made.recall(tenant, handle)
+        of = self.catalog(catalog)
+        made = of.made.recall(tenant, handle)
         promotion = made.promotion(handle)
         if tool_id not in promotion.ids:
             raise UnknownTool(f"promotion {handle!r} has no tool {tool_id!r}")
-        facts = self.attention(made.catalog).after_tool(promotion, tool_id)
+        facts = of.attention.after_tool(promotion, tool_id)
         if made.session:
-            await self._sessions.update(SessionKey(tenant, made.session), grant=facts)
+            await of.sessions.update(SessionKey(tenant, made.session), grant=facts)
         return facts
 
     async def reload(self, catalog: str = "") -> int:
         """Follow a catalog to its present epoch, while turns go on; returns the epoch."""
-        attention = self.attention(catalog)
+        attention = self.catalog(catalog).attention
         await asyncio.to_thread(attention.refresh)
         return attention.index.epoch
 
     async def aclose(self, timeout: float = 30.0) -> None:
         """Refuse new turns, answer those that were accepted, and end."""
         await self._engine.aclose(timeout)
-        await self._sessions.aclose()
-
-    async def _states(self, keys: Sequence[SessionKey]) -> list[SessionState]:
-        named = [key for key in keys if key.id]
-        if not named:
-            return [NOTHING] * len(keys)
-        states = iter(await self._sessions.read_many(named))
-        return [next(states) if key.id else NOTHING for key in keys]
+        await asyncio.gather(*(of.sessions.aclose() for of in self.catalogs.values()))
 
     def _serve(self, snapshot: Snapshot, attention: ToolAttention, *, vectors: bool) -> _Served:
         served = self._served.get(snapshot)
         if served is None:
-            index = snapshot.index
-            others = [
-                Pipeline(encoder, make_scorer(attention.scorer, index.matrix), index.lexicon)
-                for encoder in self._encoders[1:]
-            ]
-            pipelines = [snapshot.pipeline, *others]
-            routers = tuple(PipelineRouter(pipeline, vectors=vectors) for pipeline in pipelines)
+            index, (device, *others) = snapshot.index, self._devices
+            make = partial(make_scorer, attention.scorer, index.matrix)
+            scorers = [make(device) if device else snapshot.scorer, *map(make, others)]
+            routers = tuple(
+                PipelineRouter(Pipeline(encoder, scorer, index.lexicon), vectors=vectors)
+                for encoder, scorer in zip(self._encoders, scorers, strict=True)
+            )
             epoch, keeper = Epoch(routers, index.matrix.n_words), Keeper(index, attention.loader)
             served = self._served[snapshot] = _Served(epoch, keeper)
         return served

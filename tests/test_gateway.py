@@ -104,7 +104,7 @@ def test_facts_of_a_session_open_and_close_tools() -> None:
 
     async def story(gateway: Gateway, _: ToolAttention) -> None:
         turn = anything("write file", top_k=50)
-        await gateway.sessions.update(key, grant=["scope:write"])
+        await gateway.catalog().sessions.update(key, grant=["scope:write"])
         (mine,) = await gateway.route([turn], sessions=["s1"], tenant="acme")
         (other,) = await gateway.route([turn], sessions=["s1"], tenant="else")
         assert isinstance(mine, Promotion)
@@ -112,7 +112,7 @@ def test_facts_of_a_session_open_and_close_tools() -> None:
         assert "f__write_file" in mine.ids
         assert "f__write_file" not in other.ids
         assert (await gateway.check(mine.handle, call, tenant="acme")).accepted
-        await gateway.sessions.update(key, revoke=["scope:write"])
+        await gateway.catalog().sessions.update(key, revoke=["scope:write"])
         verdict = await gateway.check(mine.handle, call, tenant="acme")
         assert [r.reason for r in verdict.rejected] == ["unknown_tool"]
 
@@ -147,7 +147,7 @@ def test_a_session_keeps_its_tools_in_order() -> None:
             assert isinstance(found, Promotion)
             return found
 
-        await gateway.sessions.update(SessionKey("", "s"), grant=["scope:write"])
+        await gateway.catalog().sessions.update(SessionKey("", "s"), grant=["scope:write"])
         first, second = await ask("write file"), await ask("tool 1 number 1")
         assert "f__write_file" in first.ids
         assert second.ids[: len(first.ids)] == first.ids
@@ -162,7 +162,7 @@ def test_a_session_keeps_its_tools_in_order() -> None:
         assert "f__tool_1" in shown
         assert "f__write_file" not in shown
         assert len(attention.prompt(third, "openai", "filter").tools) == 4
-        await gateway.sessions.update(SessionKey("", "s"), revoke=["scope:write"])
+        await gateway.catalog().sessions.update(SessionKey("", "s"), revoke=["scope:write"])
         assert "f__write_file" not in (await ask("tool 1 number 1")).ids
 
     run(story)
@@ -182,7 +182,9 @@ def test_turns_of_one_session_in_one_request() -> None:
             assert isinstance(promotion, Promotion)
             assert promotion.ids[0] == "f__read_file"
             assert promotion.tools[0].delivered
-        assert (await gateway.sessions.read(SessionKey("", "s"))).history.tools == lists[-1]
+        assert (await gateway.catalog().sessions.read(SessionKey("", "s"))).history.tools == lists[
+            -1
+        ]
 
     run(story)
 
@@ -297,12 +299,14 @@ def test_a_closed_gateway_says_so() -> None:
 
 
 def test_encoders_and_devices_must_match() -> None:
-    """One encoder a device, and a catalog at least."""
+    """One encoder a device, all of the catalogs' kind, and a catalog at least."""
     with Engine(2) as engine:
         with pytest.raises(InvalidConfig, match="1 encoders for 2 devices"):
             Gateway({"": make_attention()}, engine, [HashingEncoder()])
         with pytest.raises(InvalidConfig, match="catalogs is empty"):
             Gateway({}, engine, [HashingEncoder()] * 2)
+        with pytest.raises(InvalidConfig, match="encoders hashing-32, hashing-64; expected one"):
+            Gateway({"": make_attention()}, engine, [HashingEncoder(), HashingEncoder(32)])
 
 
 def test_a_failing_encoder_fails_its_turn_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 from typing import Protocol, TypeGuard, cast
 
 from ta_fast.encoder.model_folder import SHIPPED
-from ta_fast.errors import BackendUnavailable
+from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
 from ta_fast.vocabulary import Vocabulary
 
@@ -70,7 +71,7 @@ def shows_tokens(encoder: Encoder) -> TypeGuard[TokenEncoder]:
     return hasattr(encoder, "vocabulary") and hasattr(encoder, "rows")
 
 
-def make_encoder(name: str = SHIPPED) -> Encoder:
+def make_encoder(name: str = SHIPPED, device: str = "") -> Encoder:
     """Make the encoder that ``name`` says.
 
     Args:
@@ -80,30 +81,53 @@ def make_encoder(name: str = SHIPPED) -> Encoder:
             ``org/model``, ``st:NAME_OR_FOLDER`` for sentence-transformers, or ``gpu:`` or
             ``ort:`` and one of the first four for the GPU: a BERT by our own kernels, or
             what the CPU runs through ONNX Runtime; ``gpu`` alone is ``gpu:minilm-tools``.
+        device: Where it computes: ``cpu``, ``cuda`` or ``cuda:NUMBER``; "" is where its name
+            says, and of several GPUs the current one.
 
     Raises:
-        BackendUnavailable: a package or the weights are absent; says how to get them.
-        InvalidConfig: no such name, or a model that this encoder cannot run.
+        BackendUnavailable: a package, the weights or the device are absent; says how to get them.
+        InvalidConfig: no such name, a model that this encoder cannot run, or a device that
+            it does not compute on.
     """
     if name.startswith("st:"):
-        module = _import("ta_fast.encoder.sentence_transformer", "st")
-        return cast("Encoder", module.SentenceTransformerEncoder(name.removeprefix("st:")))
+        _check_device(name, device, r"cpu|cuda(:\d+)?", "cpu, cuda or cuda:NUMBER")
+        module, named = _import("ta_fast.encoder.sentence_transformer", "st"), name[len("st:") :]
+        _check_there(device)
+        return cast("Encoder", module.SentenceTransformerEncoder(named, device=device or None))
     if name == "gpu" or name.startswith("gpu:"):
-        return _gpu_encoder(name.removeprefix("gpu").removeprefix(":") or SHIPPED)
+        _check_device(name, device, r"cuda(:\d+)?", "cuda or cuda:NUMBER")
+        return _gpu_encoder(name.removeprefix("gpu").removeprefix(":") or SHIPPED, device or "cuda")
     if name.startswith("ort:"):
+        _check_device(name, device, "cuda(:0)?", "cuda: ONNX Runtime is given the first GPU")
         module, name = _import("ta_fast.encoder.onnx_encoder", "gpu"), name.removeprefix("ort:")
         on_gpu = {"label": f"ort:{_label(name)}", "device": "cuda", "fused": True}
         return cast("Encoder", module.OnnxEncoder(_folder(name), **on_gpu))
+    _check_device(name, device, "cpu", f"cpu; on a GPU it is 'gpu:{name}'")
     module = _import("ta_fast.encoder.onnx_encoder", "cpu")
     return cast("Encoder", module.OnnxEncoder(_folder(name), label=_label(name)))
 
 
-def _gpu_encoder(name: str) -> Encoder:
+def _gpu_encoder(name: str, device: str) -> Encoder:
     module = _import("ta_fast.encoder.gpu_encoder", "gpu")
     from ta_fast.encoder.model_folder import read_model_folder
 
-    model = read_model_folder(_folder(name))
-    return cast("Encoder", module.GpuEncoder(model, label=f"gpu:{_label(name)}"))
+    _check_there(device)
+    model, label = read_model_folder(_folder(name)), f"gpu:{_label(name)}"
+    return cast("Encoder", module.GpuEncoder(model, label=label, device=device))
+
+
+def _check_device(name: str, device: str, pattern: str, expected: str) -> None:
+    if device and not re.fullmatch(pattern, device):
+        raise InvalidConfig(f"encoder {name!r} on device {device!r}; expected {expected}")
+
+
+def _check_there(device: str) -> None:
+    """Refuse a GPU of a number that torch does not see; to see none at all has a word elsewhere."""
+    import torch
+
+    number, count = device.partition(":")[2], torch.cuda.device_count()
+    if number and int(number) >= count:
+        raise BackendUnavailable(f"device {device!r}: torch sees {count} CUDA devices")
 
 
 def _folder(name: str) -> Path:

@@ -45,7 +45,7 @@ class RememberingEncoder:
         self.hits = self.misses = 0
 
     def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> F32:
-        """See `Encoder.encode`. With ``progress``, as for a catalog's tools, nothing is kept."""
+        """See `Encoder.encode`. With ``progress``, as for long work, nothing is kept."""
         if progress:
             return self._encoder.encode(texts, progress=progress)
         return self._through(self._encoder.encode, texts)

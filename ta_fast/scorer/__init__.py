@@ -20,8 +20,8 @@ __all__ = ["SCORERS", "NumpyScorer", "Scorer", "make_scorer"]
 SCORERS = ("auto", "numpy", "torch", "faiss", "triton")
 """Names that ``make_scorer`` takes.
 
-``auto`` is ``triton`` where torch is loaded (by a GPU encoder, say) and sees a GPU, else
-``numpy``: it never loads torch to find out.
+``auto`` is ``triton`` where torch is loaded (by a GPU encoder, say) and sees a GPU, and no CPU
+is asked for; else ``numpy``. It never loads torch to find out.
 """
 
 # A scorer's class, and the pip extra that brings what it needs.
@@ -56,17 +56,25 @@ class Scorer(Protocol):
         ...
 
 
-def make_scorer(name: str, matrix: ToolMatrix) -> Scorer:
-    """The scorer of that name over ``matrix``; ``torch`` and ``faiss`` take a GPU if there is one.
+def make_scorer(name: str, matrix: ToolMatrix, device: str = "") -> Scorer:
+    """The scorer of that name over ``matrix``.
+
+    Args:
+        name: One of ``SCORERS``.
+        matrix: The tools.
+        device: Where it computes: ``cpu``, ``cuda`` or ``cuda:NUMBER``. "" is the current GPU
+            for ``triton``, and for ``torch`` and ``faiss`` if there is one.
 
     Raises:
-        InvalidConfig: no scorer has that name.
+        InvalidConfig: no scorer has that name, or it does not compute on such a device.
         BackendUnavailable: a package or device that the scorer needs is absent.
     """
     if name not in SCORERS:
         raise InvalidConfig(f"scorer: expected one of {', '.join(SCORERS)}, found {name!r}")
     if name == "auto":
-        name = _best()
+        name = _best(device)
+    elif name == "numpy" and device not in ("", "cpu"):
+        raise InvalidConfig(f"scorer 'numpy' on device {device!r}; expected cpu")
     if name == "numpy":
         return NumpyScorer(matrix)
     class_name, extra = _CLASSES[name]
@@ -76,13 +84,14 @@ def make_scorer(name: str, matrix: ToolMatrix) -> Scorer:
         raise BackendUnavailable(
             f"scorer {name!r}: {error}; pip install 'ta-fast[{extra}]'"
         ) from error
-    return cast("Scorer", getattr(module, class_name)(matrix))
+    there = {"device": device} if device else {}
+    return cast("Scorer", getattr(module, class_name)(matrix, **there))
 
 
-def _best() -> str:
+def _best(device: str) -> str:
     """What ``auto`` stands for now; said in the log."""
     torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_available() and find_spec("triton") is not None
-    name = "triton" if on_gpu else "numpy"
+    sees_gpu = torch is not None and torch.cuda.is_available() and find_spec("triton") is not None
+    name = "triton" if sees_gpu and device != "cpu" else "numpy"
     logging.getLogger("ta_fast").info("scorer auto: %s", name)
     return name

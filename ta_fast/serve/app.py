@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ta_fast.errors import TaFastError
-from ta_fast.serve.endpoints import Call, ClientGone, Headers, Receive, Reply, failure
+from ta_fast.serve.call import Call, ClientGone, Headers, Receive, Reply, failure
 from ta_fast.serve.errors import Failure, Refused, malformed
 from ta_fast.serve.keys import NOBODY
 from ta_fast.serve.operations import OPERATIONS, Operation, find

@@ -20,10 +20,11 @@ from ta_fast.types import Promotion, RejectionReason, ToolCall
 MAX_TURNS = 1000
 MAX_TOP_K = 256
 MAX_CALLS = 64
+MAX_NAME = 256
 
 Fact = Annotated[str, Meta(min_length=1, max_length=MAX_FACT_LENGTH)]
 Facts = Annotated[list[Fact], Meta(max_length=MAX_FACTS)]
-Name = Annotated[str, Meta(max_length=256)]
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -67,6 +68,7 @@ class CheckBody(Body, frozen=True):
     """The model's calls: ``calls``, or its ``answer`` in a provider's ``form``."""
 
     handle: Name
+    catalog: Name = ""
     calls: Annotated[list[CallBody], Meta(max_length=MAX_CALLS)] | None = None
     answer: dict[str, Any] | list[dict[str, Any]] | None = None
     form: Form | None = None
@@ -78,6 +80,7 @@ class SucceededBody(Body, frozen=True):
 
     handle: Name
     tool: str
+    catalog: Name = ""
 
 
 class SessionBody(Body, frozen=True):

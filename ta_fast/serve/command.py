@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import quote
 
 from ta_fast.commands import open_attention
 from ta_fast.config import Config
-from ta_fast.engine import Engine
+from ta_fast.encoder import Encoder, make_encoder
+from ta_fast.engine import Engine, RememberingEncoder
 from ta_fast.errors import InvalidConfig
 from ta_fast.gateway import Gateway
+from ta_fast.serve.bodies import MAX_NAME
 from ta_fast.serve.keys import Keys, read_keys
 from ta_fast.serve.server import serve
 from ta_fast.serve.service import Service, Settings
 from ta_fast.serve.trace import otlp_spans
-from ta_fast.sessions import MemoryStore, RedisStore
+from ta_fast.sessions import MemoryStore, RedisStore, SessionStore
+
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,10 @@ class Options:
         keys: The file of keys; None for no keys, on this machine's own addresses only.
         sessions: URL of a Redis; "" for this process's memory.
         otel: Send OpenTelemetry spans.
+        catalogs: SQLite files by the name that requests say, beside the configured catalog.
+        devices: Where encoders and scorers are, one of each for every device; none for one,
+            where the encoder's name says.
+        remember: Embeddings of intents that each device keeps; 0 for none.
     """
 
     host: str = "127.0.0.1"
@@ -34,14 +46,48 @@ class Options:
     keys: Path | None = None
     sessions: str = ""
     otel: bool = False
+    catalogs: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    remember: int = 0
+
+
+def read_catalogs(given: Sequence[str]) -> dict[str, str]:
+    """Files by name, from ``NAME=FILE``.
+
+    Raises:
+        InvalidConfig: another form, a name that is too long or not printable, or one twice.
+    """
+    catalogs: dict[str, str] = {}
+    for each in given:
+        name, _, file = each.partition("=")
+        if not (name and file and name.isprintable() and len(name) <= MAX_NAME):
+            raise InvalidConfig(f"--catalog-file {each!r}; expected NAME=FILE, a printable name")
+        if name in catalogs:
+            raise InvalidConfig(f"--catalog-file names {name!r} twice")
+        catalogs[name] = file
+    return catalogs
+
+
+def read_devices(given: str) -> tuple[str, ...]:
+    """Devices, from their names with commas between.
+
+    Raises:
+        InvalidConfig: a name that is none.
+    """
+    devices = tuple(name.strip() for name in given.split(",")) if given else ()
+    for device in devices:
+        if not DEVICE.fullmatch(device):
+            raise InvalidConfig(f"--devices: {device!r}; expected cpu, cuda or cuda:NUMBER")
+    return devices
 
 
 def run(config: Config, options: Options) -> None:
     """Serve until a signal.
 
     Raises:
-        InvalidConfig: no keys on an address that others can reach; and as of ``read_keys``.
-        BackendUnavailable: a package that is asked for is absent.
+        InvalidConfig: no keys on an address that others can reach; and as of ``read_keys`` and
+            ``open_gateway``.
+        BackendUnavailable: a package or device that is asked for is absent.
     """
     if options.keys is None and not _own(options.host):
         raise InvalidConfig(
@@ -52,14 +98,53 @@ def run(config: Config, options: Options) -> None:
         Settings(top_k=config.top_k, threshold=config.threshold),
         otlp_spans() if options.otel else None,
     )
-    serve(lambda: open_gateway(config, options.sessions), service, options.host, options.port)
+    serve(lambda: open_gateway(config, options), service, options.host, options.port)
 
 
-def open_gateway(config: Config, sessions: str = "") -> Gateway:
-    """The configured catalog behind an engine of one device."""
-    attention = open_attention(config)
-    store = RedisStore(sessions) if sessions else MemoryStore()
-    return Gateway({"": attention}, Engine(), [attention.encoder], store)
+def open_gateway(config: Config, options: Options) -> Gateway:
+    """The configured catalog and those beside it, behind one engine of all devices.
+
+    Pinned tools are those of the configured catalog; all else that is configured holds for all.
+
+    Raises:
+        InvalidConfig: there is no such catalog, an encoder does not compute on such a device, or
+            embeddings are to be remembered that stay on a GPU.
+    """
+    devices = options.devices or ("",)
+    encoders = [make_encoder(config.encoder, device) for device in devices]
+    attentions = {"": open_attention(config, encoders[0])}
+    for name, file in options.catalogs.items():
+        beside = replace(config, catalog=file, always_include=())
+        attentions[name] = open_attention(beside, encoders[0])
+    return Gateway(
+        attentions,
+        Engine(len(devices)),
+        [_remembering(encoder, options.remember) for encoder in encoders],
+        partial(_sessions, options.sessions),
+        devices=devices,
+    )
+
+
+def _remembering(encoder: Encoder, size: int) -> Encoder:
+    """For turns only: a catalog's tools are embedded once, and would push intents out."""
+    if not size:
+        return encoder
+    if hasattr(encoder, "on_device"):
+        raise InvalidConfig(
+            f"--remember {size} with encoder {encoder.name}, whose vectors stay on a GPU; "
+            "expected one of the CPU"
+        )
+    return RememberingEncoder(encoder, size)
+
+
+def _sessions(url: str, catalog: str) -> SessionStore:
+    """Where a catalog's sessions are kept."""
+    if not url:
+        return MemoryStore()
+    # Quoted, the name holds no colon: no key of one catalog is one of another.
+    return RedisStore(
+        url, prefix=f"ta_fast:catalog:{quote(catalog, safe='')}" if catalog else "ta_fast"
+    )
 
 
 def _own(host: str) -> bool:

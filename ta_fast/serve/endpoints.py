@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -16,65 +12,14 @@ import numpy as np
 from ta_fast.attention import ToolAttention
 from ta_fast.calls import read_calls, rejection_message
 from ta_fast.errors import TaFastError
-from ta_fast.gateway import Gateway
 from ta_fast.prompt import Form
 from ta_fast.serve import bodies
-from ta_fast.serve.errors import (
-    ErrorAnswer,
-    Failure,
-    error_body,
-    error_headers,
-    malformed,
-)
-from ta_fast.serve.keys import Key
-from ta_fast.serve.service import Service
-from ta_fast.sessions import SessionKey
+from ta_fast.serve.call import Call, Reply, answer, cancelled_if_gone
+from ta_fast.serve.errors import error_body, malformed
+from ta_fast.sessions import SessionKey, SessionStore
 from ta_fast.types import Promotion, Rejection, Turn
 
-JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
-
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Headers = dict[bytes, bytes]
-_encode = msgspec.json.Encoder().encode
-
-
-@dataclass(slots=True)
-class Call:
-    """One request to an operation."""
-
-    service: Service
-    key: Key
-    body: Any
-    name: str
-    query: bytes
-    headers: Headers
-    receive: Receive
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What is sent back."""
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[bytes, bytes] | None = None
-    media: bytes = JSON
-
-
-def answer(body: msgspec.Struct, status: int = 200) -> Reply:
-    """A JSON reply."""
-    try:
-        return Reply(status, _encode(body))
-    except (OverflowError, RecursionError) as error:
-        # Numbers and depths that could be read and cannot be written.
-        raise malformed(f"the answer cannot be written as JSON: {error}") from error
-
-
-def failure(error: Failure) -> Reply:
-    """The reply to a request that failed."""
-    body = error_body(error)
-    return Reply(body.status, _encode(ErrorAnswer(body)), error_headers(error))
 
 
 async def route(call: Call) -> Reply:
@@ -84,7 +29,7 @@ async def route(call: Call) -> Reply:
     key.check_catalog(body.catalog)
     turns = [_turn(turn, call) for turn in body.turns]
     sessions = [turn.session for turn in body.turns]
-    with _cancelled_if_gone(call.receive):
+    with cancelled_if_gone(call.receive):
         results = await gateway.route(
             turns,
             sessions=sessions if any(sessions) else (),
@@ -94,7 +39,7 @@ async def route(call: Call) -> Reply:
         )
     if len(results) == 1 and isinstance(results[0], TaFastError):
         raise results[0]
-    metrics, attention = call.service.metrics, gateway.attention(body.catalog)
+    metrics, attention = call.service.metrics, gateway.catalog(body.catalog).attention
     for promotion in results:
         if isinstance(promotion, Promotion):
             metrics.promotion(promotion, body.catalog)
@@ -133,38 +78,10 @@ def _result(
     return bodies.TurnAnswer(bodies.promotion_answer(result, prompt))
 
 
-class ClientGone(Exception):  # noqa: N818 - no error, and told to nobody
-    """The client hung up before its answer."""
-
-
-@contextmanager
-def _cancelled_if_gone(receive: Receive) -> Iterator[None]:
-    """Cancel what is awaited when the client hangs up: nobody computes for nobody."""
-    waiter = asyncio.current_task()
-    assert waiter is not None  # noqa: S101 - there is one in a coroutine
-
-    def cancel(gone: asyncio.Future[Mapping[str, Any]]) -> None:
-        if not gone.cancelled():
-            waiter.cancel()
-
-    # With the body read, the next message can only be that the client has gone.
-    gone = asyncio.ensure_future(receive())
-    gone.add_done_callback(cancel)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone.done() and not gone.cancelled():
-            waiter.uncancel()
-            raise ClientGone from None
-        raise
-    finally:
-        gone.remove_done_callback(cancel)
-        gone.cancel()
-
-
 async def check(call: Call) -> Reply:
     """Accept or reject the calls that a model made."""
     body: bodies.CheckBody = call.body
+    call.key.check_catalog(body.catalog)
     if (body.calls is None) == (body.answer is None) or (body.answer and not body.form):
         raise malformed("expected either calls, or an answer and its form")
     if body.calls is not None:
@@ -174,7 +91,8 @@ async def check(call: Call) -> Reply:
             calls = read_calls(body.answer, body.form or "openai", body.delivery)
         except (AttributeError, TypeError) as error:
             raise malformed(f"the answer is not of the form {body.form!r}: {error}") from error
-    verdict = await call.service.gateway.check(body.handle, calls, tenant=call.key.tenant)
+    whose = {"tenant": call.key.tenant, "catalog": body.catalog}
+    verdict = await call.service.gateway.check(body.handle, calls, **whose)
     return answer(
         bodies.CheckAnswer(
             [
@@ -197,55 +115,66 @@ async def succeeded(call: Call) -> Reply:
     """Set the facts that a promoted tool's success provides."""
     body: bodies.SucceededBody = call.body
     call.key.check_right("report")
-    facts = await call.service.gateway.after_tool(body.handle, body.tool, tenant=call.key.tenant)
+    call.key.check_catalog(body.catalog)
+    whose = {"tenant": call.key.tenant, "catalog": body.catalog}
+    facts = await call.service.gateway.after_tool(body.handle, body.tool, **whose)
     return answer(bodies.FactsAnswer(sorted(facts)))
 
 
 async def read_session(call: Call) -> Reply:
     """The facts of a session."""
-    state = await call.service.gateway.sessions.read(_session(call))
-    return answer(bodies.FactsAnswer(sorted(state.facts)))
+    sessions, session = _session(call)
+    return answer(bodies.FactsAnswer(sorted((await sessions.read(session)).facts)))
 
 
 async def change_session(call: Call) -> Reply:
     """Grant, revoke, reach."""
     body: bodies.SessionBody = call.body
+    sessions, session = _session(call)
     milestones = [f"milestone:{name}" for name in body.reach]
     call.key.check_facts((*body.grant, *body.revoke, *milestones))
-    facts = await call.service.gateway.sessions.update(
-        _session(call), grant=body.grant, revoke=body.revoke, reach=body.reach
-    )
+    facts = await sessions.update(session, grant=body.grant, revoke=body.revoke, reach=body.reach)
     return answer(bodies.FactsAnswer(sorted(facts)))
 
 
 async def forget_session(call: Call) -> Reply:
     """Forget a session, whose facts the key must be allowed to revoke."""
-    sessions, session = call.service.gateway.sessions, _session(call)
+    sessions, session = _session(call)
     call.key.check_facts((await sessions.read(session)).facts)
     await sessions.forget(session)
     return Reply(204)
 
 
-def _session(call: Call) -> SessionKey:
-    return SessionKey(call.key.tenant, call.name)
+def _session(call: Call) -> tuple[SessionStore, SessionKey]:
+    """The session that the path names, and where the catalog in the query keeps it."""
+    catalog = _query(call).get("catalog", [""])[0]
+    call.key.check_catalog(catalog)
+    return call.service.gateway.catalog(catalog).sessions, SessionKey(call.key.tenant, call.name)
+
+
+def _query(call: Call) -> dict[str, list[str]]:
+    try:
+        return parse_qs(call.query.decode("latin-1"), max_num_fields=bodies.MAX_TURNS)
+    except ValueError as error:
+        raise malformed(f"the query cannot be read: {error}") from error
 
 
 async def tools(call: Call) -> Reply:
     """The ids and the summary pool of what a state allows."""
-    query = parse_qs(call.query.decode("latin-1"), max_num_fields=bodies.MAX_TURNS)
+    query = _query(call)
     catalog, session = query.get("catalog", [""])[0], query.get("session", [""])[0]
     given = query.get("fact", [])
     call.key.check_catalog(catalog)
     call.key.check_facts(given)
-    gateway = call.service.gateway
+    here = call.service.gateway.catalog(catalog)
     facts = call.key.facts.union(given)
     if session:
-        facts |= (await gateway.sessions.read(SessionKey(call.key.tenant, session))).facts
-    return _pool(gateway, catalog, facts, call.headers.get(b"if-none-match", b""))
+        facts |= (await here.sessions.read(SessionKey(call.key.tenant, session))).facts
+    return _pool(here.attention, facts, call.headers.get(b"if-none-match", b""))
 
 
-def _pool(gateway: Gateway, catalog: str, facts: frozenset[str], known: bytes) -> Reply:
-    snapshot = gateway.attention(catalog).snapshot
+def _pool(attention: ToolAttention, facts: frozenset[str], known: bytes) -> Reply:
+    snapshot = attention.snapshot
     index = snapshot.index
     allowed = index.gate.allowed(facts)
     state = blake2b(allowed.tobytes(), digest_size=8).hexdigest()
@@ -256,8 +185,7 @@ def _pool(gateway: Gateway, catalog: str, facts: frozenset[str], known: bytes) -
         return Reply(304, headers=headers)
     ids = [index.ids[row] for row in np.flatnonzero(index.allowed_rows(allowed))]
     pool = snapshot.pool_text(allowed.tobytes())
-    body = _encode(bodies.ToolsAnswer(index.epoch, ids, pool))
-    return Reply(200, body, headers)
+    return Reply(200, answer(bodies.ToolsAnswer(index.epoch, ids, pool)).body, headers)
 
 
 async def reload(call: Call) -> Reply:

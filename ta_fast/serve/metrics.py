@@ -5,14 +5,36 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from itertools import accumulate
 
 from ta_fast.engine import Distribution, Stats
 from ta_fast.engine.metrics import SECONDS
+from ta_fast.gateway import Gateway
 from ta_fast.types import Promotion
 
 Labels = Mapping[str, str]
 Sample = tuple[Labels, float]
+
+
+TEXTS = {
+    "promotions": "Turns that got a promotion.",
+    "abstained": "Promotions of turns that no tool fits.",
+    "promoted_tools": "Tools promoted.",
+    "tokens_sent": "Tokens of pools and promoted schemas.",
+    "tokens_saved": "Tokens that all schemas take above those.",
+}
+
+
+@dataclass(slots=True)
+class Promoted:
+    """What the turns of one catalog were promoted; see ``TEXTS``."""
+
+    promotions: int = 0
+    abstained: int = 0
+    promoted_tools: int = 0
+    tokens_sent: int = 0
+    tokens_saved: int = 0
 
 
 class Metrics:
@@ -26,8 +48,7 @@ class Metrics:
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._seconds: dict[str, list[int]] = {}
         self._total: Counter[str] = Counter()
-        self._promotions = self._abstained = 0
-        self._tools = self._tokens_sent = self._tokens_saved = 0
+        self._promoted: dict[str, Promoted] = {"": Promoted()}
         self.catalog_tokens: dict[str, int] = {}
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
@@ -42,15 +63,21 @@ class Metrics:
     def promotion(self, promotion: Promotion, catalog: str) -> None:
         """A turn that was promoted tools."""
         sent = promotion.pool_tokens + promotion.schema_tokens
-        self._promotions += 1
-        self._abstained += promotion.abstained
-        self._tools += len(promotion.tools)
-        self._tokens_sent += sent
-        self._tokens_saved += max(0, self.catalog_tokens.get(catalog, 0) - sent)
+        counts = self._promoted.get(catalog)
+        if counts is None:
+            counts = self._promoted[catalog] = Promoted()
+        counts.promotions += 1
+        counts.abstained += promotion.abstained
+        counts.promoted_tools += len(promotion.tools)
+        counts.tokens_sent += sent
+        counts.tokens_saved += max(0, self.catalog_tokens.get(catalog, 0) - sent)
 
-    def text(self, state: str, stats: Stats | None) -> str:
+    def text(self, state: str, gateway: Gateway | None) -> str:
         """Everything, for a scrape."""
-        return "\n".join([*self._own(state), *(_engine(stats) if stats else ()), ""])
+        lines = [*self._own(state)]
+        if gateway is not None:
+            lines += [*_catalogs(gateway), *_engine(gateway.stats)]
+        return "\n".join([*lines, ""])
 
     def _own(self, state: str) -> Iterator[str]:
         yield from _family("up_state", "gauge", "The service's state.", [({"state": state}, 1)])
@@ -72,14 +99,26 @@ class Metrics:
             },
             "path",
         )
-        for name, value, text in (
-            ("promotions_total", self._promotions, "Turns that got a promotion."),
-            ("abstained_total", self._abstained, "Promotions of turns that no tool fits."),
-            ("promoted_tools_total", self._tools, "Tools promoted."),
-            ("tokens_sent_total", self._tokens_sent, "Tokens of pools and promoted schemas."),
-            ("tokens_saved_total", self._tokens_saved, "Tokens that all schemas take above those."),
-        ):
-            yield from _family(name, "counter", text, [({}, value)])
+        for field in fields(Promoted):
+            counts = [(_of(c), getattr(n, field.name)) for c, n in sorted(self._promoted.items())]
+            yield from _family(f"{field.name}_total", "counter", TEXTS[field.name], counts)
+
+
+def _of(catalog: str) -> Labels:
+    # An empty label is none to Prometheus.
+    return {"catalog": catalog} if catalog else {}
+
+
+def _catalogs(gateway: Gateway) -> Iterator[str]:
+    indices = [(_of(name), of.attention.index) for name, of in sorted(gateway.catalogs.items())]
+    epochs = [(labels, index.epoch) for labels, index in indices]
+    yield from _family("catalog_epoch", "gauge", "What turns are routed against.", epochs)
+    tools = [(labels, len(index)) for labels, index in indices]
+    yield from _family("catalog_tools", "gauge", "Tools of that epoch.", tools)
+    hits, misses = gateway.lookups
+    found = [({"result": "hit"}, hits), ({"result": "miss"}, misses)]
+    text = "Turns looked up among remembered embeddings."
+    yield from _family("embedding_lookups_total", "counter", text, found)
 
 
 def _engine(stats: Stats) -> Iterator[str]:
@@ -127,6 +166,10 @@ def _histograms(
 
 
 def _sample(name: str, labels: Labels, value: float) -> str:
-    # Label values are the service's own words and paths: nothing in them needs an escape.
-    inside = ",".join(f'{key}="{text}"' for key, text in labels.items())
+    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
     return f"ta_fast_{name}{{{inside}}} {value!r}" if inside else f"ta_fast_{name} {value!r}"
+
+
+def _escaped(text: str) -> str:
+    """A label's value; the names of catalogs are the operator's."""
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

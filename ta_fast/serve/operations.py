@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from ta_fast.serve import bodies, endpoints
-from ta_fast.serve.endpoints import Call, Reply
+from ta_fast.serve.call import Call, Reply
 
 SESSIONS = "/v1/sessions/"
 Struct = type[msgspec.Struct]
@@ -58,7 +58,11 @@ class Operation:
         return tuple(sorted({*self.errors, *of_key, *of_body}))
 
 
-_ID = (Parameter("id", "path", "The session's id: printable, at most 256 characters."),)
+_CATALOG = Parameter("catalog", "query", "The catalog's name.")
+_OF_SESSION = (
+    Parameter("id", "path", "The session's id: printable, at most 256 characters."),
+    _CATALOG,
+)
 _HEALTH: Described = {200: bodies.HealthAnswer, 503: bodies.HealthAnswer}
 
 OPERATIONS = (
@@ -91,8 +95,8 @@ OPERATIONS = (
         f"{SESSIONS}{{id}}",
         endpoints.read_session,
         {200: bodies.FactsAnswer},
-        errors=(422,),
-        parameters=_ID,
+        errors=(400, 404, 422),
+        parameters=_OF_SESSION,
     ),
     Operation(
         "POST",
@@ -100,15 +104,16 @@ OPERATIONS = (
         endpoints.change_session,
         {200: bodies.FactsAnswer},
         bodies.SessionBody,
-        parameters=_ID,
+        errors=(404,),
+        parameters=_OF_SESSION,
     ),
     Operation(
         "DELETE",
         f"{SESSIONS}{{id}}",
         endpoints.forget_session,
         {204: None},
-        errors=(422,),
-        parameters=_ID,
+        errors=(400, 404, 422),
+        parameters=_OF_SESSION,
     ),
     Operation(
         "GET",
@@ -118,7 +123,7 @@ OPERATIONS = (
         errors=(400, 404),
         parameters=(
             Parameter("session", "query", "Its facts hold too."),
-            Parameter("catalog", "query", "The catalog's name."),
+            _CATALOG,
             Parameter("fact", "query", "A fact that holds; may be given many times.", many=True),
         ),
     ),

@@ -97,17 +97,18 @@ class Service:
         self._gateway = gateway
         if self.state == "starting":
             self.state = "ready"
-        self.count_tokens("")
+        for name in gateway.catalogs:
+            self.count_tokens(name)
 
     def metrics_text(self) -> str:
         """For Prometheus."""
-        return self.metrics.text(self.state, self._gateway.stats if self._gateway else None)
+        return self.metrics.text(self.state, self._gateway)
 
     def count_tokens(self, catalog: str) -> None:
         """Learn what all schemas of a catalog take, beside the work, to say what is saved."""
         if self._gateway is None:
             return
-        attention = self._gateway.attention(catalog)
+        attention = self._gateway.catalog(catalog).attention
         task = asyncio.get_running_loop().create_task(self._count(attention, catalog))
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)

@@ -89,14 +89,17 @@ class Client:
 
 @contextmanager
 def client(
-    keys: Keys | None = None, settings: Settings | None = None, limits: Limits | None = None
+    keys: Keys | None = None,
+    settings: Settings | None = None,
+    limits: Limits | None = None,
+    gateway: Gateway | None = None,
 ) -> Iterator[Client]:
     """A service that is ready."""
     service = Service(keys or Keys((ALICE, BOB, EVE)), settings)
     transport = httpx2.ASGITransport(App(service))
     with asyncio.Runner() as runner:
         http = httpx2.AsyncClient(transport=transport, base_url="http://here")
-        gateway = open_gateway(limits)
+        gateway = gateway or open_gateway(limits)
         runner.run(_begin(service, gateway))
         try:
             yield Client(runner, service, http)
