@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.common import default_encoder
+from bench.common import default_encoder, ratio
 from ta_fast.encoder import make_encoder
 from ta_fast.encoder.onnx_encoder import OnnxEncoder
 
@@ -17,6 +17,7 @@ LONG = (
     "tests since Monday, and write a short summary of the likely causes into the incident channel "
     "for the people on call"
 )
+MOST_OF_MINILM = 1.1
 MANY = [f"tool_{i}: " + " ".join(LONG.split()[: 4 + i % 30]) for i in range(256)]
 
 
@@ -51,6 +52,18 @@ def test_encode_many(benchmark: BenchmarkFixture, encoder: OnnxEncoder) -> None:
     """256 texts of mixed length, as an ingest does it."""
     vectors = benchmark.pedantic(encoder.encode, args=(MANY,), rounds=4)
     assert vectors.shape == (256, encoder.dim)
+
+
+def test_training_costs_nothing(benchmark: BenchmarkFixture, encoder: OnnxEncoder) -> None:
+    """The trained default takes the time of the original, alone and in a batch."""
+    minilm = make_encoder("minilm")
+    assert minilm.name != encoder.name
+    assert minilm.encode([SHORT]).shape == benchmark(encoder.encode, [SHORT]).shape
+    if benchmark.enabled:
+        for texts, rounds in (([SHORT], 200), (MANY, 6)):
+            found = ratio(lambda: encoder.encode(texts), lambda: minilm.encode(texts), rounds)  # noqa: B023
+            benchmark.extra_info[f"ratio to minilm, {len(texts)}"] = round(found, 3)
+            assert found <= MOST_OF_MINILM
 
 
 def test_load(benchmark: BenchmarkFixture, encoder: OnnxEncoder) -> None:
