@@ -10,11 +10,20 @@ from typing import Any
 import numpy as np
 
 from bench.quality_bed import Bed, Row
-from bench.quality_sets import DATA, snapshot_of
+from bench.quality_sets import (
+    NEVER_TRAINED,
+    folder_of,
+    labelled,
+    present,
+    snapshot_of,
+    trained_on,
+)
+from ta_fast.calibration import Calibration
 from ta_fast.catalog.sources import read_file
 from ta_fast.errors import BackendUnavailable
-from ta_fast.evaluate import Query, fit_of, learn_across, measure_abstention, rank, read_queries
+from ta_fast.evaluate import Query, fit_of, learn, learn_across, measure_abstention, rank
 from ta_fast.evaluate.calibration_measures import best_tools, first_kept
+from ta_fast.snapshot import Snapshot
 from ta_fast.types import F32
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 21))
@@ -23,6 +32,8 @@ LEARNT_ON = {
     "metatool_awareness": ("toollinkos", "bfcl_live_dedup", "bfcl_synth", "real_six_gtc"),
     "bfcl, irrelevance": ("toollinkos", "metatool_single", "real_six_gtc"),
 }
+OWN = {"metatool_awareness": "metatool_single"}
+"""Where there are labels of the same tools by other queries."""
 LEARNT_QUERIES = 1_000
 """Of a set, at most, so that learning takes seconds."""
 
@@ -43,15 +54,18 @@ def abstention(bed: Bed) -> Row:
     absent = []
     for ranking in bed.rankings:
         scores, fits = _small_talk(bed, ranking)
-        rows.append({"set": "testbed, small talk", "score": ranking, **judged(scores, fits)})
+        row: Row = {"set": "testbed, small talk", "trained_on": False, "score": ranking}
+        rows.append({**row, **judged(scores, fits)})
     for name, read in {"metatool_awareness": _awareness, "bfcl, irrelevance": _irrelevance}.items():
         try:
             asked = read()
             fits = [fit for part in asked for fit in part.fits]
+            row = {"set": name, "trained_on": trained_on(bed, name)}
             for ranking in bed.rankings:
                 scores = np.concatenate([_best_scores(bed, part, ranking) for part in asked])
-                rows.append({"set": name, "score": ranking, **judged(scores, fits)})
-            rows.append({"set": name, **_calibrated(bed, name, asked, fits)})
+                rows.append({**row, "score": ranking, **judged(scores, fits)})
+            for label, learnt in _learnt(bed, name, asked).items():
+                rows.append({**row, "score": label, **_calibrated(bed, learnt, asked, fits)})
         except (FileNotFoundError, BackendUnavailable) as error:
             absent.append(f"{name} ({error})")
     return {"rows": rows, "absent": absent}
@@ -76,30 +90,49 @@ def judged(scores: F32, fits: Sequence[bool]) -> Row:
     return {"queries": len(right), "fitting": int(right.sum()), "auroc": auroc, "points": points}
 
 
-def _calibrated(bed: Bed, name: str, asked: Sequence[Asked], fits: Sequence[bool]) -> Row:
-    """The probability that some tool fits, learnt on other sets."""
-    sets = []
-    for folder in LEARNT_ON[name]:
-        tools = read_file(_path(folder, "tools.jsonl")).tools
-        queries = read_queries(_path(folder, "queries.jsonl"), {tool.id for tool in tools})
-        few = queries[:: len(queries) // LEARNT_QUERIES + 1]
-        sets.append((snapshot_of(tools, bed, bed.ranking), few))
-    learnt = learn_across(sets)
+def _learnt(bed: Bed, name: str, asked: Sequence[Asked]) -> dict[str, Calibration]:
+    """Calibrations that have seen none of the queries, by what they were learnt on.
+
+    Scores of a set that the encoder was trained on are too good to learn from for another.
+    """
+    trained = any(trained_on(bed, folder) for folder in LEARNT_ON[name])
+    folders, _ = present(NEVER_TRAINED) if trained else (LEARNT_ON[name], ())
+    sets = [_few(bed, folder) for folder in folders]
+    found = {}
+    if len(sets) > 1:
+        found[f"{bed.ranking}, calibrated on {', '.join(folders)}"] = learn_across(sets)
+    if name in OWN:
+        snapshot, queries = _few(bed, OWN[name])
+        seen = {query.text for part in asked for query in part.queries}
+        own = [query for query in queries if query.text not in seen]
+        found[f"{bed.ranking}, calibrated on its tools' labels in {OWN[name]}"] = learn(
+            snapshot, own, {}
+        )
+    return found
+
+
+def _few(bed: Bed, folder: str) -> tuple[Snapshot, list[Query]]:
+    tools, queries = labelled(folder)
+    few = queries[:: len(queries) // LEARNT_QUERIES + 1]
+    return snapshot_of(tools, bed.encoder, bed.ranking), few
+
+
+def _calibrated(bed: Bed, learnt: Calibration, asked: Sequence[Asked], fits: Sequence[bool]) -> Row:
+    """The probability that some tool fits."""
     parts = []
     for part in asked:
-        tools = read_file(_path(part.folder, "tools.jsonl")).tools
-        snapshot = snapshot_of(tools, bed, bed.ranking)
+        tools = read_file(folder_of(part.folder) / "tools.jsonl").tools
+        snapshot = snapshot_of(tools, bed.encoder, bed.ranking)
         parts.append(fit_of(snapshot, learnt, part.queries, part.candidates))
     probabilities = np.concatenate(parts)
     error = measure_abstention(probabilities, fits).error
     row = judged(probabilities.astype(np.float32), fits)
-    label = f"{bed.ranking}, calibrated on other sets"
-    return {"score": label, "learnt_on": LEARNT_ON[name], "error": error, **row}
+    return {"error": error, **row}
 
 
 def _best_scores(bed: Bed, asked: Asked, ranking: str) -> F32:
-    tools = read_file(_path(asked.folder, "tools.jsonl")).tools
-    snapshot = snapshot_of(tools, bed, ranking)
+    tools = read_file(folder_of(asked.folder) / "tools.jsonl").tools
+    snapshot = snapshot_of(tools, bed.encoder, ranking)
     if asked.candidates is None:
         return rank(snapshot, asked.queries).scores[:, 0]
     top = best_tools(snapshot, [query.text for query in asked.queries], len(tools)).top
@@ -133,12 +166,5 @@ def _queries(rows: Sequence[Any]) -> list[Query]:
 
 
 def _rows(folder: str) -> list[Any]:
-    text = _path(folder, "queries.jsonl").read_text(encoding="utf-8")
+    text = (folder_of(folder) / "queries.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
-
-
-def _path(folder: str, name: str) -> Any:
-    path = DATA / folder / name
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} is not in the data folder")
-    return path

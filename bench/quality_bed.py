@@ -84,7 +84,7 @@ class Bed:
         self.ids = tuple(self.arrays.texts)
         self.everything = self.arrays.count(self.ids)
         self._attentions: dict[tuple[str, bool], ToolAttention] = {}
-        self._promotions: dict[tuple[str, str, bool, bool], list[Promotion]] = {}
+        self._promotions: dict[tuple[str, str, bool, bool, bool], list[Promotion]] = {}
 
     @cached_property
     def turns(self) -> list[TaskTurn]:
@@ -107,13 +107,14 @@ class Bed:
         *,
         gated: bool = True,
         held_out: bool = False,
+        context: bool = False,
     ) -> list[Promotion]:
         """Every turn's allowed tools, best first: what each choice of k and threshold cuts."""
         ranking = ranking or self.ranking
-        key = (ranking, reading, gated, held_out)
+        key = (ranking, reading, gated, held_out, context)
         if key not in self._promotions:
             tasks = self.read(reading, held_out=held_out)
-            choice = Choice(len(self.tools), ANY_SCORE)
+            choice = Choice(len(self.tools), ANY_SCORE, context)
             with bar(f"{ranking}, {reading}", all_turns(tasks)) as advance:
                 attention = self.attention(ranking, gated=gated)
                 self._promotions[key] = promote(attention, all_turns(tasks), choice, advance.update)

@@ -18,7 +18,7 @@ from ta_fast.evaluate.testbed.tasks import Task
 SESSIONS = 20
 CHOICES = {
     "k = 10, threshold 0.28": DEFAULT_CHOICE,
-    "k = 5, no threshold": Choice(5, ANY_SCORE),
+    "k = 5, threshold 0.20": Choice(5, 0.20),
     "k = 10, no threshold": Choice(10, ANY_SCORE),
 }
 

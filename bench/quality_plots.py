@@ -10,7 +10,7 @@ from bench.quality_bed import HARD, MAIN
 
 Row = Mapping[str, Any]
 COLOURS = ("#30638e", "#d1495b", "#edae49", "#66a182", "#8a8d91", "#2e4057")
-LINES = (":", "--", "-")
+LINES = (":", "--", "-", "-.")
 DASHES = {MAIN: "-", HARD: "--"}
 
 
@@ -47,20 +47,22 @@ def draw(results: Row, folder: Path) -> list[Path]:
 def _recall(figure: Any, results: Row) -> None:
     """Recall of the right tools against tool tokens of a steady turn."""
     axes = figure.add_subplot()
-    rankings = list(dict.fromkeys(row["ranking"] for row in results["curves"]))
-    for row in results["curves"]:
+    kinds: list[tuple[str, str]] = []
+    for encoder, row in ((name, row) for name, rows in results["curves"].items() for row in rows):
         tokens = [point["steady"] for point in row["points"]]
         recall = [point["recall"] for point in row["points"]]
-        colour = COLOURS[rankings.index(row["ranking"])]
-        label = f"{row['ranking']}, {row['reading']}"
-        axes.plot(tokens, recall, DASHES[row["reading"]], color=colour, marker=".", label=label)
-    for row in results["methods"][MAIN]:
+        kind = encoder, row["ranking"]
+        kinds += [] if kind in kinds else [kind]
+        style = {"color": COLOURS[kinds.index(kind)], "marker": "."}
+        label = f"{encoder}, {row['ranking']}, {row['reading']}"
+        axes.plot(tokens, recall, DASHES[row["reading"]], label=label, **style)
+    for row in next(iter(results["methods"].values()))[MAIN]:
         if row["method"] in ("B1", "B2", "B3"):
             axes.plot(row["steady"], row["recall"], "kx")
             axes.annotate(row["method"], (row["steady"], row["recall"]), (4, -10), **_NEAR)
     aim = 0.05 * results["definitions"]["sent"]
     axes.axvline(aim, color="black", lw=0.6)
-    axes.annotate("95 % off", (aim, 0.2), (4, 0), **_NEAR)
+    axes.annotate("95 % off", (aim, 0.02), (-44, 0), **_NEAR)
     axes.axhline(0.95, color="black", lw=0.6)
     axes.set(xscale="log", xlabel="tool tokens of a steady turn", ylabel="recall", ylim=(0, 1.02))
     axes.set_title("Recall of the right tools by k = 1 .. 80, gated, no threshold", **_TITLE)
@@ -101,7 +103,8 @@ def _scaling(figure: Any, results: Row) -> None:
 def _abstention(figure: Any, results: Row) -> None:
     """Precision against recall of the turns that get tools."""
     axes = figure.add_subplot()
-    rows = results["abstention"]["rows"]
+    encoder, found = next(iter(results["abstention"].items()))
+    rows = found["rows"]
     sets = list(dict.fromkeys(row["set"] for row in rows))
     scores = list(dict.fromkeys(row["score"] for row in rows))
     for row in rows:
@@ -112,7 +115,7 @@ def _abstention(figure: Any, results: Row) -> None:
         axes.plot(recall, precision, marker=".", label=label, **style)
     axes.set(xlabel="share of the turns that need a tool and get some", ylim=(0.4, 1.02))
     axes.set_ylabel("share of the turns with tools that need one")
-    axes.set_title("Abstention", **_TITLE)
+    axes.set_title(f"Abstention, {encoder}", **_TITLE)
     _finish(axes)
 
 

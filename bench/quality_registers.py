@@ -14,10 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bench.quality_bed import QUICK, READINGS, Bed, Row, bar
-from bench.quality_sets import DATA, PUBLIC
-from ta_fast.catalog.sources import read_file
+from bench.quality_sets import PUBLIC, labelled, present
 from ta_fast.encoder import shows_tokens
-from ta_fast.evaluate import Query, read_queries
+from ta_fast.evaluate import Query
 from ta_fast.evaluate.testbed.tasks import make_tasks
 from ta_fast.lexicon import Lexicon
 from ta_fast.types import F32, Tool
@@ -29,9 +28,9 @@ Asked: TypeAlias = tuple[str, Sequence[Tool], Sequence[Query]]
 
 def registers(bed: Bed) -> Row:
     """Recall among five of plain MiniLM and of BM25, on our requests and on the public sets."""
-    absent = [name for name in PUBLIC if not (DATA / name).is_dir()]
+    there, absent = present(PUBLIC)
     ours = [(reading, bed.tools, _single_tool(bed, share)) for reading, share in READINGS.items()]
-    public = list(_public(bed, [name for name in PUBLIC if name not in absent]))
+    public = list(_public(bed, there))
     rows = []
     with bar("registers", [*ours, *public]) as advance:
         for name, tools, queries in [*ours, *public]:
@@ -62,8 +61,7 @@ def _groups(gold: Sequence[str]) -> tuple[frozenset[str], ...]:
 
 def _public(bed: Bed, names: Sequence[str]) -> Iterator[Asked]:
     for name in names:
-        tools = read_file(DATA / name / "tools.jsonl").tools
-        queries = read_queries(DATA / name / "queries.jsonl", {tool.id for tool in tools})
+        tools, queries = labelled(name)
         yield name, tools, [query for query in queries if query.gold][:: QUICK if bed.quick else 1]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import quality_tables_sets as sets
 from bench.quality_bed import MAIN, READINGS
@@ -25,10 +26,10 @@ def tables(results: Row) -> dict[str, str]:
     """Every table of the report, by the name of its place in the document."""
     return {
         "definitions": definitions(results["definitions"]),
-        "methods": methods(results["methods"][MAIN]),
+        "methods": methods({name: of[MAIN] for name, of in results["methods"].items()}),
         "projections": projections(),
         "readings": readings(results["methods"]),
-        "turns": turns(results["methods"]),
+        "turns": turns(_shipped(results["methods"])),
         "registers": registers(results["registers"]),
         "session": session(results["session"]),
         "ablations": ablations(results["ablations"]),
@@ -40,6 +41,7 @@ def tables(results: Row) -> dict[str, str]:
         "real": sets.real(results["real_definitions"]),
         "retrieval": sets.retrieval(results["retrieval"]),
         "abstention": sets.abstention(results["abstention"]),
+        "calibration": sets.calibration(results["calibration"]),
         "where": where(results),
     }
 
@@ -64,15 +66,21 @@ def definitions(found: Row) -> str:
     return f"{table(['server', 'tools', 'tokens a schema', 'paper'], lines)}\n\n{note}"
 
 
-def methods(rows: Sequence[Row]) -> str:
+def _shipped(found: Row) -> Any:
+    """The first encoder's part of what both were measured for."""
+    return next(iter(found.values()))
+
+
+def methods(found: Mapping[str, Sequence[Row]]) -> str:
     """The main table."""
-    heads = ["method", "first turn", "steady", "reduction", "recall", "shown", "forbidden"]
-    heads += ["rho at turn 30", "paper: tokens", "paper: rho"]
+    heads = ["encoder", "method", "first turn", "steady", "reduction", "recall", "shown"]
+    heads += ["forbidden", "rho at turn 30", "paper: tokens", "paper: rho"]
     lines = []
-    for row in rows:
+    for encoder, row in _by_encoder(found):
         paper = PAPER.get(_family(row["method"]), ("", "", ""))
         lines.append(
             [
+                encoder,
                 _label(row),
                 count(row["first"]),
                 count(row["steady"]),
@@ -87,6 +95,14 @@ def methods(rows: Sequence[Row]) -> str:
     return table(heads, lines)
 
 
+def _by_encoder(found: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Row]]:
+    """Rows with their encoder; those that need none stand once, without."""
+    needless = ("B1", "B2", "B4")
+    yield from (("", row) for row in _shipped(found) if row["method"] in needless)
+    for encoder, rows in found.items():
+        yield from ((encoder, row) for row in rows if row["method"] not in needless)
+
+
 def projections() -> str:
     """What the paper projects and nobody here measures."""
     lines = [
@@ -95,16 +111,16 @@ def projections() -> str:
     return table(["method", "success, P50, cost of a task", "paper's projection"], lines)
 
 
-def readings(found: Mapping[str, Sequence[Row]]) -> str:
+def readings(found: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
     """Ungated and gated methods in each reading of the tasks."""
     lines = []
-    for reading, rows in found.items():
-        for row in rows:
-            if row["method"] in ("B1", "B2", "B4"):
-                continue
-            cells = [_label(row), count(row["first"]), count(row["steady"])]
-            lines.append([reading, *cells, share(row["reduction"]), figure(row["recall"])])
-    return table(["requests", "method", "first turn", "steady", "reduction", "recall"], lines)
+    for reading in READINGS:
+        for encoder, row in _by_encoder({name: of[reading] for name, of in found.items()}):
+            if encoder:
+                cells = [encoder, _label(row), count(row["first"]), count(row["steady"])]
+                lines.append([reading, *cells, share(row["reduction"]), figure(row["recall"])])
+    heads = ["requests", "encoder", "method", "first turn", "steady", "reduction", "recall"]
+    return table(heads, lines)
 
 
 def turns(found: Mapping[str, Sequence[Row]]) -> str:
@@ -141,19 +157,19 @@ def registers(found: Row) -> str:
     return f"{text}\n\n{note}{sets.absent(found)}"
 
 
-def session(rows: Sequence[Row]) -> str:
+def session(found: Mapping[str, Sequence[Row]]) -> str:
     """Session lists beside none."""
-    heads = ["session list", "k", "threshold", "sent anew", "off B1", "in the context", "off B1"]
-    heads += ["recall", "follow-ups", "rho at turn 30"]
+    heads = ["encoder", "session list", "k", "threshold", "sent anew", "off B1"]
+    heads += ["in the context", "off B1", "recall", "follow-ups", "rho at turn 30"]
     held = {"steady": "95 % off what is sent anew", "resident": "95 % off the context"}
     lines = []
-    for row in rows:
+    for encoder, row in ((name, row) for name, rows in found.items() for row in rows):
         limit = f"at most {row['limit']}; {held[row['counted']]}" if row["limit"] else "none"
         above = f"{row['threshold']:.2f}" if row["threshold"] > 0 else "none"
         tokens = [count(row["steady"]), share(row["reduction"])]
         tokens += [count(row["resident"]), share(row["resident_reduction"])]
-        found = [row["recall"], row["recall_by"].get("follow_up"), row["rho"]]
-        lines.append([limit, str(row["top_k"]), above, *tokens, *map(figure, found)])
+        figures = [row["recall"], row["recall_by"].get("follow_up"), row["rho"]]
+        lines.append([encoder, limit, str(row["top_k"]), above, *tokens, *map(figure, figures)])
     return table(heads, lines)
 
 
@@ -209,7 +225,7 @@ def where(results: Row) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     seconds = sum(results["seconds"].values())
     return (
-        f"`{results['command']}`, encoder {results['encoder']}, {versions}, "
+        f"`{results['command']}`, encoders {' and '.join(results['encoders'])}, {versions}, "
         f"{results['cores']} CPU cores, {seconds:.0f} s"
     )
 

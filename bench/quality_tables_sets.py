@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from bench.quality_format import NAMES, Row, count, figure, share, threshold
 from bench.report import table
 
@@ -56,11 +58,12 @@ def churn(found: Row) -> str:
     return f"{table(heads, lines)}\n\n{note}"
 
 
-def real(found: Row) -> str:
+def real(results: Mapping[str, Row]) -> str:
     """Tokens and recall on real definitions."""
-    heads = ["definitions", "tools", "method", "first turn", "steady", "reduction", "recall"]
+    heads = ["encoder", "definitions", "tools", "method", "first turn", "steady", "reduction"]
     lines = [
         [
+            encoder,
             row["set"],
             count(row["tools"]),
             NAMES.get(row["method"], row["method"]),
@@ -69,12 +72,22 @@ def real(found: Row) -> str:
             share(row["reduction"]),
             figure(row["recall"]),
         ]
-        for row in found["rows"]
+        for encoder, row in _rows(results)
     ]
-    return table(heads, lines) + absent(found)
+    return table([*heads, "recall"], lines) + _absent(results)
 
 
-def retrieval(found: Row) -> str:
+def _rows(results: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
+    """Every encoder's rows."""
+    for encoder, found in results.items():
+        yield from ((encoder, row) for row in found["rows"])
+
+
+def _absent(results: Mapping[str, Row]) -> str:
+    return absent(next(iter(results.values())))
+
+
+def retrieval(results: Mapping[str, Row]) -> str:
     """Labelled sets made by others."""
     keys = ("recall_1", "recall_5", "recall_10", "mrr_10", "ndcg_10")
     lines = [
@@ -82,27 +95,58 @@ def retrieval(found: Row) -> str:
             row["set"],
             count(row["tools"]),
             count(row["count"]),
+            encoder,
+            "yes" if row["trained_on"] else "no",
             row["ranking"],
             *(figure(row[key]) for key in keys),
         ]
-        for row in found["rows"]
+        for encoder, row in sorted(_rows(results), key=_by_set(results))
     ]
-    heads = ["set", "tools", "queries", "ranking", "R@1", "R@5", "R@10", "MRR@10", "nDCG@10"]
-    return table(heads, lines) + absent(found)
+    heads = ["set", "tools", "queries", "encoder", "trained on it", "ranking"]
+    return table([*heads, "R@1", "R@5", "R@10", "MRR@10", "nDCG@10"], lines) + _absent(results)
 
 
-def abstention(found: Row) -> str:
+def _by_set(results: Mapping[str, Row]) -> Callable[[tuple[str, Row]], int]:
+    """Sorts rows by set, in the order of the first encoder's."""
+    places: dict[str, int] = {}
+    for _, row in _rows(results):
+        places.setdefault(row["set"], len(places))
+    return lambda pair: places[pair[1]["set"]]
+
+
+def abstention(results: Mapping[str, Row]) -> str:
     """How well a turn's best score, or its probability, tells whether some tool fits."""
     lines = []
-    for row in found["rows"]:
+    for encoder, row in sorted(_rows(results), key=_by_set(results)):
         at = {point["recall"]: point["precision"] for point in row["points"]}
         error = figure(row["error"]) if "error" in row else ""
-        cells = [row["set"], row["score"], count(row["queries"]), count(row["fitting"])]
-        cells += [figure(row["auroc"]), error]
+        trained = "yes" if row["trained_on"] else "no"
+        cells = [row["set"], encoder, trained, row["score"], count(row["queries"])]
+        cells += [count(row["fitting"]), figure(row["auroc"]), error]
         lines.append([*cells, *(figure(at[level]) for level in (0.8, 0.9, 0.95))])
-    heads = ["set", "score", "queries", "a tool fits", "AUROC", "calibration error"]
+    heads = ["set", "encoder", "trained on it", "score", "queries", "a tool fits", "AUROC"]
+    heads += ["calibration error"]
     heads += [f"precision at recall {level}" for level in ("0.80", "0.90", "0.95")]
-    return table(heads, lines) + absent(found)
+    return table(heads, lines) + _absent(results)
+
+
+def calibration(results: Mapping[str, Row]) -> str:
+    """How good probabilities are with labels of the catalog's own, few or all, and without."""
+    errors = ("across", "few", "error", "right_error")
+    lines = [
+        [
+            row["set"],
+            encoder,
+            "yes" if row["trained_on"] else "no",
+            count(row["queries"]),
+            figure(row["auroc"]),
+            *(figure(row[key]) for key in errors),
+        ]
+        for encoder, row in sorted(_rows(results), key=_by_set(results))
+    ]
+    heads = ["set", "encoder", "trained on it", "queries", "AUROC, own labels"]
+    heads += ["error, other catalogs' labels", "error, 100 own labels", "error, own labels"]
+    return table([*heads, "error of a tool's probability"], lines) + _absent(results)
 
 
 def absent(found: Row) -> str:

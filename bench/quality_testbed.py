@@ -72,23 +72,34 @@ def _methods(bed: Bed, reading: str) -> list[Row]:
         bed.row("B4", cli_discovery(CommandHelp(bed.tools), tasks)),
     ]
     for ranking in bed.rankings:
-        ranked = bed.ranked(ranking, reading)
-        chosen = choices(bed, ranking, reading)
-        for name, choice in {"default": DEFAULT_CHOICE, **chosen}.items():
-            if choice is None:
-                continue
-            row = bed.row(f"Tool Attention, {ranking}, {name}", bed.cut(ranked, choice))
+        rows += _chosen(bed, ranking, reading, context=False)
+    return rows + _chosen(bed, bed.ranking, reading, context=True)
+
+
+def _chosen(bed: Bed, ranking: str, reading: str, *, context: bool) -> list[Row]:
+    """Tool Attention as the paper has it, and as the held-out tasks suggest."""
+    ranked = bed.ranked(ranking, reading, context=context)
+    label = f"{ranking} with the two turns before" if context else ranking
+    chosen = choices(bed, ranking, reading, context=context)
+    rows = []
+    for name, choice in (
+        chosen.items() if context else {"default": DEFAULT_CHOICE, **chosen}.items()
+    ):
+        if choice is not None:
+            row = bed.row(f"Tool Attention, {label}, {name}", bed.cut(ranked, choice))
             rows.append({**row, "top_k": choice.top_k, "threshold": choice.threshold})
     return rows
 
 
-def choices(bed: Bed, ranking: str, reading: str) -> dict[str, Choice | None]:
+def choices(
+    bed: Bed, ranking: str, reading: str, *, context: bool = False
+) -> dict[str, Choice | None]:
     """Choices of k and the threshold as the held-out tasks suggest them.
 
     ``tokens``: the best recall with the wished reduction. ``recall``: the fewest tokens with
     the wished recall; None if no choice has it.
     """
-    tried = _tried(bed, bed.ranked(ranking, reading, held_out=True), None)
+    tried = _tried(bed, bed.ranked(ranking, reading, held_out=True, context=context), None)
     right = [(choice, row) for choice, row in tried if row["recall"] >= WISHED_RECALL]
     return {
         "tokens": _best(tried, bed.everything, "steady"),

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import quality_abstention, quality_sets
+from bench import quality_abstention, quality_calibration, quality_sets
 from bench.quality import DOCS, REPORT, RESULTS, rounded
 from bench.quality_abstention import judged
 from bench.quality_bed import MAIN, Bed, RememberingEncoder
 from bench.quality_plots import draw
 from bench.quality_tables import tables, write_into
 from bench.quality_testbed import choices
+from ta_fast.encoder.model_folder import SHIPPED
 from ta_fast.evaluate.testbed.tasks import PLAIN_SHARE
 from ta_fast.testing import HashingEncoder
+
+
+def committed() -> Any:
+    """The results in the repository."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))
 
 
 def test_document_shows_what_the_results_say(tmp_path: Path) -> None:
     """The report's tables are those that the committed results give."""
     copy = tmp_path / REPORT
     copy.write_text((DOCS / REPORT).read_text(encoding="utf-8"), encoding="utf-8")
-    write_into(copy, tables(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    write_into(copy, tables(committed()))
     assert copy.read_text(encoding="utf-8") == (DOCS / REPORT).read_text(encoding="utf-8")
 
 
 def test_share_of_plain_requests_follows_its_rule() -> None:
     """Of the shares that were tried, it takes plain MiniLM nearest to the public sets' mean."""
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))["registers"]
+    found = committed()["registers"]
     wished = found["means"]["minilm"]
     nearest = min(found["shares"], key=lambda row: abs(row["minilm"] - wished))
     assert nearest["share"] == PLAIN_SHARE
@@ -38,7 +45,7 @@ def test_share_of_plain_requests_follows_its_rule() -> None:
 def test_plots_are_drawn(tmp_path: Path) -> None:
     """Every plot that the report shows."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    drawn = draw(json.loads(RESULTS.read_text(encoding="utf-8")), tmp_path)
+    drawn = draw(committed(), tmp_path)
     shown = (DOCS / REPORT).read_text(encoding="utf-8")
     assert all(f"]({path.name})" in shown for path in drawn)
     assert all("<svg" in path.read_text(encoding="utf-8") for path in drawn)
@@ -64,13 +71,14 @@ def test_abstention_by_hand() -> None:
 
 def test_absent_sets_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing stands in for them."""
-    monkeypatch.setattr(quality_sets, "DATA", tmp_path)
+    monkeypatch.setattr(quality_sets, "DATA", (tmp_path,))
     bed = Bed(HashingEncoder(), quick=True)
     assert quality_sets.real_definitions(bed) == {
         "rows": [],
         "absent": ["real_six", "real_six_gtc"],
     }
-    monkeypatch.setattr(quality_abstention, "DATA", tmp_path)
+    calibration = quality_calibration.calibration(bed)
+    assert (calibration["rows"], calibration["absent"]) == ([], list(quality_calibration.SETS))
     absent = " ".join(quality_abstention.abstention(bed)["absent"])
     assert "metatool_awareness" in absent
     assert "bfcl" in absent
@@ -102,6 +110,50 @@ def test_choices_come_from_the_held_out_tasks() -> None:
         if choice is not None:
             row = bed.row("", bed.cut(ranked, choice), bed.held_out)
             assert row["reduction" if name == "tokens" else "recall"] >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("encoder", "reduction", "recall"), [(SHIPPED, 0.95, 0.95), ("minilm", 0.949, 0.91)]
+)
+def test_steady_turns_save_tokens_and_keep_the_right_tools(
+    encoder: str, reduction: float, recall: float
+) -> None:
+    """Each turn by itself, k and threshold chosen on other tasks; the default has the aim."""
+    rows = committed()["methods"][encoder][MAIN]
+    found = [row for row in rows if row["method"].startswith("Tool Attention, hybrid, ")]
+    chosen = [row for row in found if not row["method"].endswith("default")]
+    assert any(row["reduction"] >= reduction and row["recall"] >= recall for row in chosen)
+
+
+@pytest.mark.parametrize("encoder", [SHIPPED, "minilm"])
+@pytest.mark.parametrize(("name", "least"), [("metatool_awareness", 0.92), ("bfcl, irre", 0.86)])
+def test_abstention_reaches_its_aim(encoder: str, name: str, least: float) -> None:
+    """The best calibration that has not seen the queries tells whether some tool fits."""
+    rows = committed()["abstention"][encoder]["rows"]
+    found = [row["auroc"] for row in rows if row["set"].startswith(name) and "error" in row]
+    assert max(found) >= least
+
+
+@pytest.mark.parametrize("encoder", [SHIPPED, "minilm"])
+def test_a_hundred_labels_calibrate_most_catalogs(encoder: str) -> None:
+    """Calibration error on queries left out: at most 0.05 on all sets but one, 0.1 on that."""
+    rows = committed()["calibration"][encoder]["rows"]
+    few = sorted(row["few"] for row in rows if row["few"] is not None)
+    assert few[-2] <= 0.05
+    assert few[-1] <= 0.1
+
+
+def test_sets_are_looked_for_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first that has one; what is in none is said by name."""
+    (tmp_path / "b" / "some").mkdir(parents=True)
+    (tmp_path / "b" / "some" / "tools.jsonl").write_text("")
+    monkeypatch.setattr(quality_sets, "DATA", (tmp_path / "a", tmp_path / "b"))
+    assert quality_sets.folder_of("some") == tmp_path / "b" / "some"
+    assert quality_sets.present(["some", "other"]) == (["some"], ["other"])
+    with pytest.raises(FileNotFoundError, match="other is in no folder of sets"):
+        quality_sets.folder_of("other")
 
 
 def test_figures_are_rounded() -> None:

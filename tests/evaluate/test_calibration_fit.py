@@ -15,6 +15,8 @@ from ta_fast.evaluate import (
     learn,
     learn_across,
     measure_abstention,
+    measure_across,
+    measure_on,
 )
 from ta_fast.evaluate.calibration_measures import best_tools
 from ta_fast.snapshot import Snapshot
@@ -128,6 +130,33 @@ def test_catalogs_without_labels_learn_from_others() -> None:
     measured = measure_abstention(fit_of(third, learnt, fresh), [bool(q.gold) for q in fresh])
     assert measured.auroc > 0.85
     assert catalog.calibrations() == {}
+
+
+def test_catalogs_left_out_are_measured_one_by_one() -> None:
+    """One figure a catalog, of what the others teach; a misleading catalog is the worst."""
+    (_, one), (_, two), (_, third) = catalog_of(), catalog_of(), catalog_of()
+    good, again = labelled(), labelled(seed=1)
+    # A catalog whose requests have little in common with its tools.
+    vague = [Query(q.id, f"{q.text.split()[0]} z1 z2 z3 z4", q.gold) for q in labelled(seed=2)]
+    found = measure_across([(one, good), (two, again), (third, vague)])
+    assert len(found) == 3
+    assert found[2].auroc < min(found[0].auroc, found[1].auroc)
+    assert found[2].error > max(found[0].error, found[1].error)
+
+
+def test_measured_on_queries_not_seen() -> None:
+    """As by hand where the labels themselves have turns that no tool fits."""
+    catalog, snapshot = catalog_of()
+    learnt = learn(snapshot, labelled(), catalog.summary_hashes())
+    fresh = labelled(100, 100, seed=1)
+    by_hand = measure_abstention(
+        fit_of(snapshot, learnt, fresh), [bool(query.gold) for query in fresh]
+    )
+    found = measure_on(snapshot, learnt, fresh)
+    assert found.auroc == pytest.approx(by_hand.auroc)
+    assert found.error == pytest.approx(by_hand.error)
+    with pytest.raises(InvalidCatalog, match="7 queries have gold tools"):
+        measure_on(snapshot, learnt, labelled(7))
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:
