@@ -34,7 +34,8 @@ test-torch: $(VENV)/.dev
 
 # Does it choose the right tools, and what does it save? Under ten minutes on two cores. The
 # labelled BFCL data comes with a package of which only the data is needed, so it is installed
-# without its dependencies; other sets are read from the folder that TA_FAST_DATA names.
+# without its dependencies; other sets are read from the folder that TA_FAST_DATA names, and
+# those of bench.training_sets, two of which no training saw, from the folder in TA_FAST_SETS.
 report: $(VENV)/.report
 	$(BIN)/python -m bench.quality
 
