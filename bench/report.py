@@ -21,6 +21,7 @@ from typing import Any
 MISSING = "not measured"
 PIPELINE = "gpu_pipeline"
 BEGIN, END = "<!-- results: python -m bench.report -->", "<!-- end of results -->"
+ELSEWHERE = {"quality", "serve", "soak", "gpu_engine", "gpu_engine_2", "gpu_train"}
 # A column, and the measurements that it takes the best of.
 COLUMNS = {
     "ta_fast": ("G64 half",),
@@ -78,9 +79,9 @@ Times = dict[Shape, dict[str, float]]
 
 
 def load(folder: Path) -> dict[str, Document]:
-    """Every GPU result of the folder, by the file's name; not those of bench.quality."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    return {name: document for name, document in found.items() if name != "quality"}
+    """The results of the folder by the file's name, but for those that other pages show."""
+    paths = [path for path in sorted(folder.glob("*.json")) if path.stem not in ELSEWHERE]
+    return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
 def scoring_times(documents: Mapping[str, Document]) -> Times:
