@@ -10,13 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ta_fast.evaluate import Query
 from ta_fast.train.aims import table
-from ta_fast.train.generate import write_set
 from ta_fast.turns import text_of
-from ta_fast.types import Tool, Turn
+from ta_fast.types import Turn
 
 _MOST = 200  # characters of an earlier message
 _SHARES = {"asked": 4, "seen": 3, "said": 2, "done": 2, "back": 1}
@@ -69,20 +67,6 @@ def conversations(queries: Sequence[Query], names: dict[str, str], rng: random.R
         in_conversation(query.text, rng.sample(pasts, min(len(pasts), rng.choice((1, 2)))), rng)
         for query in queries
     ]
-
-
-def write_turns(
-    queries: Sequence[Query], tools: Sequence[Tool], folder: Path, *, seed: int = 0
-) -> None:
-    """Write a labelled set whose queries are turns; see ``write_set``."""
-    rng = random.Random(f"{seed} turns")  # noqa: S311
-    texts = conversations(queries, {tool.id: tool.name for tool in tools}, rng)
-    groups = [[sorted(group) for group in query.gold] for query in queries]
-    rows = [
-        {"id": query.id, "text": text, "gold": [group[0] for group in gold], "gold_any": gold}
-        for query, text, gold in zip(queries, texts, groups, strict=True)
-    ]
-    write_set(folder, tools, rows)
 
 
 def _first(query: Query) -> str:

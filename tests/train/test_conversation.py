@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
-from ta_fast.evaluate import Query, read_queries
-from ta_fast.train.conversation import Past, conversations, in_conversation, write_turns
-from ta_fast.types import Tool
+from ta_fast.evaluate import Query
+from ta_fast.train.conversation import Past, conversations, in_conversation
 
 PAST = [Past("list the open pull requests", "list_pulls"), Past("who is on call?", "get_rota")]
 QUERY = "send the report to Ana"
@@ -35,15 +33,3 @@ def test_earlier_messages_are_cut_and_one_query_is_enough() -> None:
     assert all(len(in_conversation("{a} b", [long], drawn(seed))) < 900 for seed in range(60))
     only = [Query("q", "{a} b", (frozenset({"gone"}),))]
     assert "{a} b" in conversations(only, {}, drawn(0))[0]
-
-
-def test_a_set_of_turns_keeps_ids_and_gold(tmp_path: Path) -> None:
-    """Only the texts differ; equivalent tools and queries without gold stay as they are."""
-    queries = [
-        Query("one", QUERY, (frozenset({"a", "b"}), frozenset({"c"}))),
-        Query("two", "hello", ()),
-    ]
-    write_turns(queries, [Tool(i, i) for i in "abc"], tmp_path / "x_turns")
-    again = read_queries(tmp_path / "x_turns" / "queries.jsonl", "abc")
-    assert [(query.id, query.gold) for query in again] == [(q.id, q.gold) for q in queries]
-    assert all("\n" in query.text for query in again)
