@@ -26,43 +26,16 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec, module_from_spec
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-STEMMER = find_spec("Stemmer") is not None
+from bench.bare import STEMMER, bare_packages
 
-
-def _bare_packages() -> None:
-    """Let parts of ta_fast be imported without what the package as a whole needs."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
-    spec = ModuleSpec("ta_fast", None, is_package=True)
-    spec.submodule_search_locations = [str(ROOT / "ta_fast")]
-    sys.modules["ta_fast"] = module_from_spec(spec)
-    if not STEMMER:
-        sys.modules["Stemmer"] = ModuleType("Stemmer")
-        sys.modules["Stemmer"].Stemmer = AsWritten  # type: ignore[attr-defined]
-
-
-class AsWritten:
-    """Instead of PyStemmer where it is not: words stay as they are, which costs the same."""
-
-    def __init__(self, language: str) -> None:
-        pass
-
-    def stemWords(self, words: list[str]) -> list[str]:  # noqa: N802 - PyStemmer's name
-        """The words."""
-        return words
-
-
-if any(find_spec(name) is None for name in ("mcp", "jsonschema_rs", "tiktoken", "Stemmer")):
-    _bare_packages()
+bare_packages()
 
 from bench.cpu import Sampler  # noqa: E402
 from bench.engine_load import (  # noqa: E402

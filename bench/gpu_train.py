@@ -15,31 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from bench.bare import bare_packages
 
-def _bare_packages() -> None:
-    """Let parts of ta_fast be imported without what their packages as a whole need.
-
-    A bare GPU machine has no MCP SDK, no stemmer and no tiktoken; training uses none of them.
-    """
-    root = Path(__file__).parents[1]
-    sys.path[:0] = [str(root), str(root / "kernels")]
-    for name in ("ta_fast", "ta_fast.encoder"):
-        spec = ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = [str(root.joinpath(*name.split(".")))]
-        sys.modules[name] = module_from_spec(spec)
-
-
-if any(find_spec(name) is None for name in ("mcp", "jsonschema_rs", "tiktoken", "Stemmer")):
-    _bare_packages()
+bare_packages()
 
 import torch  # noqa: E402
 
