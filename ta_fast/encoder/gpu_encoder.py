@@ -242,5 +242,5 @@ def _load(model: ModelFolder) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = model.read_weights(load_file)
     except SafetensorError as error:
-        raise InvalidConfig(f"{model.weights}: {error}") from error
+        raise InvalidConfig(f"{model.changed or model.weights}: {error}") from error
     return weights

@@ -165,5 +165,5 @@ def _read(model: ModelFolder, *, fused: bool) -> tuple[onnx.ModelProto, dict[str
             return onnx.load(model.weights, load_external_data=False), {}
         bert = BertGraph(model.read_weights(load_file), model.config, fused=fused)
     except (SafetensorError, DecodeError) as error:
-        raise InvalidConfig(f"{model.weights}: {error}") from error
+        raise InvalidConfig(f"{model.changed or model.weights}: {error}") from error
     return bert.model, bert.weights

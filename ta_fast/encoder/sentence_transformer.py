@@ -11,6 +11,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
@@ -42,7 +43,9 @@ class SentenceTransformerEncoder:
         folder = read_model_folder(there) if (there / DELTA).is_file() else None
         path = folder.path if folder else there
         try:
-            self._model = SentenceTransformer(str(path) if path.is_dir() else model, device=device)
+            self._model = SentenceTransformer(
+                str(path) if model and path.is_dir() else model, device=device
+            )
         except (OSError, ValueError) as error:
             message = f"sentence-transformers cannot load {model!r}: {error}"
             raise BackendUnavailable(message) from error
@@ -87,7 +90,10 @@ class SentenceTransformerEncoder:
 
 def _change(model: SentenceTransformer, weights: Path) -> None:
     """Put the changed weights of a BERT in place of the base's."""
-    changed = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    try:
+        changed = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    except (OSError, SafetensorError) as error:
+        raise InvalidConfig(f"{weights}: {error}") from error
     unknown = model[0].auto_model.load_state_dict(changed, strict=False).unexpected_keys
     if unknown:
         raise InvalidConfig(f"{weights}: {unknown[0]!r} is no weight of the base")

