@@ -1,13 +1,15 @@
 """Many recipes on one GPU, each measured on sets left out of its training. Writes JSON.
 
     python -m bench.gpu_train --prepare SET... --data DIR     where all of ta_fast is installed
-    python -m bench.gpu_train --data DIR --out FILE [--minutes N] [--only NAME,...]
+    python -m bench.gpu_train --data DIR --out FILE [--minutes N] [--only NAMES] [--leave SETS]
+    python -m bench.gpu_train --join FILE... --out FILE       of runs on several GPUs
 
 The first writes ``DIR/sets.npz`` (token ids, terms, gold tools) and ``DIR/model`` (the base,
 float16). The second needs torch, NumPy and safetensors beside this repository. Figures are
 written as soon as they are there; what time is left for is begun only if the last run's time
 fits into it, and what the file has already is not run again. ``--save NAME --model FOLDER``
-trains one recipe on all sets and writes its folder of changed weights.
+trains one recipe on all sets and writes its folder of changed weights. ``--join`` puts files of
+one kind of machine together.
 """
 
 from __future__ import annotations
@@ -95,12 +97,12 @@ class Bench:
             self.results["recipes"] = {}
             self.save()
 
-    def run(self, name: str, recipe: Recipe) -> bool:
-        """Every set left out in turn; False when the time is up."""
+    def run(self, name: str, recipe: Recipe, leave: Sequence[str] = LEFT_OUT) -> bool:
+        """Every set of some origins left out in turn; False when the time is up."""
         mine = self.results["recipes"].setdefault(name, {"recipe": asdict(recipe), "seconds": {}})
         figures_of = mine.setdefault("after", {})
         known = {one.source.origin for one in self.sets}
-        for origin in [one for one in LEFT_OUT if one in known]:
+        for origin in [one for one in leave if one in known]:
             if origin in mine["seconds"]:
                 continue
             last = max([0.0, *mine["seconds"].values()])
@@ -171,19 +173,39 @@ class Bench:
         return {"device": name, "torch": torch.__version__}
 
 
+def join(files: Sequence[Path], out: Path) -> None:
+    """Put results together: each left-out origin, and what was saved, from where it is."""
+    whole: dict[str, Any] = {"recipes": {}}
+    for path in files:
+        part = json.loads(path.read_text(encoding="utf-8"))
+        for name, mine in part.pop("recipes").items():
+            known = whole["recipes"].setdefault(name, mine)
+            for key in ("seconds", "after", "losses"):
+                known.setdefault(key, {}).update(mine.get(key, {}))
+        whole |= part
+    out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
-    """Prepare, or run the recipes asked for."""
+    """Prepare, run the recipes asked for, or join what was run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--prepare", nargs="+", type=Path, default=[])
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--leave", default=",".join(LEFT_OUT), help="origins to leave out in turn")
+    parser.add_argument("--join", nargs="+", type=Path, default=[])
     parser.add_argument("--held", default="", help="sets that are measured and never trained on")
     parser.add_argument("--save", default="", help="a recipe to train on all sets")
     parser.add_argument("--model", type=Path, help="where to write it")
     options = parser.parse_args()
+    if options.join and options.out:
+        join(options.join, options.out)
+        return
+    if options.data is None:
+        parser.error("give --data, or --join with --out")
     if options.prepare:
         prepare(options.prepare, options.data, options.base)
         return
@@ -194,7 +216,7 @@ def main() -> None:
         bench.write(RECIPES[options.save], options.model)
         return
     for name in options.only.split(",") if options.only else RECIPES:
-        if not bench.run(name.strip(), RECIPES[name.strip()]):
+        if not bench.run(name.strip(), RECIPES[name.strip()], options.leave.split(",")):
             print("the time is up")
             break
 

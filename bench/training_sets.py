@@ -142,7 +142,7 @@ def write_sets(
     for part in range(origin.parts):
         name = origin.name + (f"_{part + 1}" if origin.parts > 1 else "")
         here = {tool: row for tool, row in tools.items() if _part(row, origin.parts) == part}
-        counts = _write_set(out / name, here, [pair for pair in clear if pair[1] <= here.keys()])
+        counts = write_set(out / name, here, [pair for pair in clear if pair[1] <= here.keys()])
         (out / name / "SOURCE.md").write_text(
             f"# {name}\n\nSource: {origin.package} {version}. Licence: {origin.licence}.\n"
             f"{origin.about}\n\n{counts}; seed {SEED}\nOf {origin.name}: {why}\n",
@@ -180,7 +180,8 @@ def usable(tools: Rows, asked: Asked, evaluated: frozenset[str]) -> tuple[list[P
     return [pair for key, pair in right.items() if key not in unclear], f"left out: {why}"
 
 
-def _write_set(folder: Path, tools: Rows, clear: list[Pair]) -> str:
+def write_set(folder: Path, tools: Rows, clear: list[Pair]) -> str:
+    """Write a set's tools and queries, at most `TOOLS` and `QUERIES`; says how many they are."""
     rng = random.Random(SEED)  # noqa: S311
     if len(clear) > QUERIES:
         clear = rng.sample(clear, QUERIES)

@@ -99,8 +99,7 @@ class GroupSearch:
         self.early = self.device.type == "cuda"
         self.processors = 8
         if self.early:
-            properties = torch.cuda.get_device_properties(self.device)
-            self.processors = properties.multi_processor_count
+            self.processors = torch.cuda.get_device_properties(self.device).multi_processor_count
 
     def _ints(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values).to(device=self.device, dtype=torch.int32)
@@ -250,6 +249,8 @@ class GroupSearch:
                 self.n_words, len(self.used), turns, self.n_pure, **how,
             )  # fmt: skip
         if n_shared:
+            if cut.turns > 64 and self.group <= 16:  # the gate's bits need registers
+                how["num_warps"] = 8
             kernels.shared_tiles[(self.programs,)](
                 *operands, *of_tools, self.n_words, turns, self.n_tiles, self.n_pure,
                 IDENTITY=self.identity, **how,
@@ -268,20 +269,19 @@ class GroupSearch:
     ) -> None:
         """Stage two: the best tools of each turn, from the maxima."""
         turns = len(queries)
-        tiles = self.n_groups > FEW_GROUPS
-        many = tiles and self.n_tiles > FEW_TILES
+        tiles, many = self.n_groups > FEW_GROUPS, self.n_tiles > FEW_TILES
         shape: dict[str, Any] = {"TILES": tiles, "SLOTS": 16, "FAN": 64 if many else 32}
         shape |= {"K": 16, "SETS": 128 if many else 64} if k <= 16 else {"K": 64, "SETS": 256}
-        shape |= {"PART": part_size(turns, self.n_tiles)}
-        shape |= {"BD": min(128, 1 << (self.dim - 1).bit_length())}
+        width = 1 << (self.dim - 1).bit_length()
+        shape |= {"PART": part_size(turns, self.n_tiles), "BD": min(128, width), "ROWS": 16}
         if turns <= self.processors:  # one program a multiprocessor: make it fast
-            shape |= {"ROWS": 16, "num_warps": 8}
+            shape["num_warps"] = 8
+            if turns > 1 and not many and self.group <= 16:  # the slowest turn opens more
+                shape |= {"ROWS": 32, "SLOTS": 32}
         else:  # make it small, so that several fit
-            shape |= {"ROWS": 16, "num_warps": 4}
-            shape |= {"maxnreg": 128} if self.early else {}
+            shape |= {"num_warps": 4} | ({"maxnreg": 128} if self.early else {})
         shape["KIND"] = lexical_kind(self.terms, terms)
-        if self.early:
-            shape["launch_pdl"] = True
+        shape |= {"launch_pdl": True} if self.early else {}
         best_tools[(turns,)](
             queries, self.tools, self.rows, self.classes, allowed, threshold, memory["words"],
             memory["tops"], memory["lists"], *out, self.n_words, turns, self.n_tiles, k, self.slack,
