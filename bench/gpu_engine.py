@@ -1,14 +1,15 @@
 """Ten thousand sessions, one process, one GPU: turns a second, their times, what bounds them.
 
     python -m bench.gpu_engine --model FOLDER --out FILE [--device cuda:0] [--seconds 8]
-    python -m bench.gpu_engine --model FOLDER --out FILE --devices cuda:0,cuda:1
+    python -m bench.gpu_engine --model FOLDER --out FILE --devices cuda:0,cuda:1 --tokenisers 4
     python -m bench.gpu_engine --device cpu --tools 200 --sessions 50 --seconds 2
 
 Texts are running words of this repository's documents. For dense and for hybrid scores: a closed
 loop of all sessions gives the most turns a second, an open loop at 80 % of it the times, and a
 third run, with samples of all threads and the GPU's kernels traced, says where time goes. A
 sample of the answers is compared with those that the pipeline gives to each turn alone. With
-``--devices`` requests of many turns go to the first device and then to all of them.
+``--devices`` requests of many turns go to the first device and then to all of them. With
+``--tokenisers`` texts are read by so many processes for each device.
 
 Needs NumPy, tokenizers, safetensors, torch and Triton beside this repository; uvloop is used
 where it is installed. Where PyStemmer is not, words are not stemmed: that costs the same, and
@@ -51,6 +52,7 @@ from bench.engine_load import (  # noqa: E402
     run,
 )
 from ta_fast.encoder import Encoder  # noqa: E402
+from ta_fast.encoder.processes import ProcessReadEncoder  # noqa: E402
 from ta_fast.engine import Engine, Epoch  # noqa: E402
 from ta_fast.lexicon import Lexicon  # noqa: E402
 from ta_fast.pipeline import Pipeline  # noqa: E402
@@ -93,6 +95,8 @@ class Bench:
         self.options = options
         self.names: list[str] = options.devices.split(",") if options.devices else [options.device]
         self.encoders = [make_encoder(name, options.model) for name in self.names]
+        if options.tokenisers:
+            self.encoders = [ProcessReadEncoder(it, options.tokenisers) for it in self.encoders]
         self.tools = tools(options.tools)
         self.vectors: F32 = self.encoders[0].encode([tool.description for tool in self.tools])
         rng = np.random.default_rng(0)
@@ -103,8 +107,7 @@ class Bench:
         self.results: dict[str, Any] = {**machine(), **counts(options), "devices": self.names}
         self.results |= {"loop": "uvloop" if find_spec("uvloop") else "asyncio", "wanted": WANTED}
         self.results["stemmed"] = STEMMER
-        if options.switch:
-            sys.setswitchinterval(options.switch / 1e3)
+        sys.setswitchinterval(options.switch / 1e3)
         self.results["switch_interval_ms"] = 1e3 * sys.getswitchinterval()
 
     def epoch(self, kind: str) -> tuple[Epoch, list[Pipeline]]:
@@ -310,7 +313,8 @@ def machine() -> dict[str, Any]:
 
 def counts(options: argparse.Namespace) -> dict[str, Any]:
     """What was asked for."""
-    return {name: getattr(options, name) for name in ("tools", "sessions", "seconds", "commit")}
+    names = ("tools", "sessions", "seconds", "tokenisers", "commit")
+    return {name: getattr(options, name) for name in names}
 
 
 def table(results: dict[str, Any]) -> None:
@@ -349,7 +353,8 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each part")
     parser.add_argument("--bulk", type=int, default=4096, help="turns of a request of many")
-    parser.add_argument("--switch", type=float, default=0.0, help="interpreter's interval in ms")
+    parser.add_argument("--switch", type=float, default=0.5, help="interval of threads in ms")
+    parser.add_argument("--tokenisers", type=int, default=0, help="processes for each device")
     parser.add_argument("--kinds", default="dense,hybrid")
     parser.add_argument("--commit", default="")
     options = parser.parse_args()

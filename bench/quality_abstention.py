@@ -18,7 +18,7 @@ from bench.quality_sets import (
     snapshot_of,
     trained_on,
 )
-from ta_fast.calibration import Calibration
+from ta_fast.calibration import Calibration, shipped
 from ta_fast.catalog.sources import read_file
 from ta_fast.errors import BackendUnavailable
 from ta_fast.evaluate import Query, fit_of, learn, learn_across, measure_abstention, rank
@@ -101,6 +101,8 @@ def _learnt(bed: Bed, name: str, asked: Sequence[Asked]) -> dict[str, Calibratio
     found = {}
     if len(sets) > 1:
         found[f"{bed.ranking}, calibrated on {', '.join(folders)}"] = learn_across(sets)
+    if with_it := shipped(bed.encoder.name, bed.ranking):
+        found[f"{bed.ranking}, the encoder's own calibration"] = with_it
     if name in OWN:
         snapshot, queries = _few(bed, OWN[name])
         seen = {query.text for part in asked for query in part.queries}

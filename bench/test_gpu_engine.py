@@ -38,10 +38,24 @@ def test_sessions(tmp_path: Path) -> None:
 
 
 def test_two_devices(tmp_path: Path) -> None:
-    """Requests of many turns on one device and on two."""
+    """Requests of many turns on one device and on two, read by a process for each."""
     default_encoder()
-    small = (*SMALL, "--devices", "cpu,cpu", "--bulk", "32", "--kinds", "hybrid")
+    small = (*SMALL, "--devices", "cpu,cpu", "--bulk", "128", "--kinds", "hybrid")
+    small += ("--tokenisers", "1")
     found = ran("bench.gpu_engine", out := tmp_path / "out.json", *small, "--out", str(out))
     many = found["hybrid"]["route_many"]
     assert set(many["turns_per_s"]) == {"1", "2"}
     assert many["answers"]["wrong"] == 0
+
+
+def test_threads(tmp_path: Path) -> None:
+    """Texts read here and by processes, dense and hybrid: every figure is there."""
+    default_encoder()
+    small = ("--seconds", "0.2", "--sizes", "128", "--sessions", "50")
+    found = ran("bench.engine_threads", out := tmp_path / "out.json", *small, "--out", str(out))
+    for kind in ("dense", "hybrid"):
+        for where in ("here", "processes"):
+            figures = found[kind][where]
+            assert set(figures) == {"one_by_one", "128_on_one", "128_on_two"}
+            assert all(figure["turns_per_s"] > 0 for figure in figures.values())
+            assert all(figure["cpu_us_per_turn"]["all"] > 0 for figure in figures.values())

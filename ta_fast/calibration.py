@@ -17,6 +17,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
 from typing import TypeAlias
 
 import numpy as np
@@ -248,6 +250,24 @@ def read_calibration(text: str) -> Calibration:
         raise InvalidCatalog(
             f"the stored calibration cannot be read ({error}); run ta-fast calibrate again"
         ) from error
+
+
+@cache
+def _shipped() -> tuple[Calibration, ...]:
+    path = files(__package__) / "models/minilm-tools/calibration.jsonl"
+    return tuple(map(read_calibration, path.read_text(encoding="utf-8").splitlines()))
+
+
+def shipped(encoder: str, ranking: str) -> Calibration | None:
+    """What was learnt for the default encoder on other catalogs, for one without labels.
+
+    Its level may be off (docs/quality.md). The last part of an encoder's name is its weights.
+    """
+    weights = encoder.rpartition(":")[2]
+    for learnt in _shipped():
+        if (learnt.encoder.rpartition(":")[2], learnt.ranking) == (weights, ranking):
+            return learnt
+    return None
 
 
 def usable(

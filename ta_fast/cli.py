@@ -109,6 +109,8 @@ def _add_service(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--devices", default="", help=text)
     text = "embeddings of intents that each device keeps, with an encoder of the CPU"
     verb.add_argument("--remember", type=int, default=0, metavar="N", help=text)
+    text = "processes that read texts for each device; 0 reads them in this one"
+    verb.add_argument("--tokenisers", type=int, metavar="N", help=text)
 
 
 def _add_wish(verb: argparse.ArgumentParser) -> None:
@@ -162,7 +164,7 @@ def _serve(config: Config, args: argparse.Namespace) -> commands.Result:
         ) from error
     catalogs, devices = read_catalogs(args.catalog_file), read_devices(args.devices)
     where = (args.host, args.port, args.keys, args.sessions, args.otel)
-    run(config, Options(*where, catalogs, devices, args.remember))
+    run(config, Options(*where, catalogs, devices, args.remember, args.tokenisers))
     return {}
 
 

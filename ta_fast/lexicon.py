@@ -69,8 +69,13 @@ class Lexicon:
         rows = TermRows(
             _offsets(owners[kept], len(tools)), terms[kept].astype(np.int32), weights[kept]
         )
+        return cls.of_words(vocabulary, keys), rows
+
+    @classmethod
+    def of_words(cls, vocabulary: Vocabulary, keys: U64) -> Lexicon:
+        """The lexicon whose terms are these words, ascending."""
         of_token = _find(keys, vocabulary.keys)
-        return cls(vocabulary, keys, of_token, OneTurn(vocabulary, keys, of_token)), rows
+        return cls(vocabulary, keys, of_token, OneTurn(vocabulary, keys, of_token))
 
     def __len__(self) -> int:
         return len(self.keys)

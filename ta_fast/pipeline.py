@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 
 from ta_fast.encoder import Encoder, shows_tokens
 from ta_fast.encoder.batching import ahead
+from ta_fast.encoder.packed import Packed
+from ta_fast.encoder.reading import read
 from ta_fast.lexicon import Lexicon
 from ta_fast.scorer import Scorer
 from ta_fast.types import F32, I32, U32, TopK
-from ta_fast.vocabulary import ID_BYTES
 from ta_fast_kernels import TermRows
 
 CHARACTERS_PER_TOKEN = 4
@@ -35,32 +37,30 @@ class Prepared:
 
     Attributes:
         texts: As they came.
-        rows: Their token ids; None where the encoder does not show them.
-        packed: The same end to end, for an encoder that leaves its vectors on a GPU.
+        tokens: Their token ids; None where the encoder does not show them. For an encoder
+            that leaves its vectors on a GPU, each has one at least.
         terms: Their terms; None for dense scores.
         words: How many words each has, and how many of them no tool has, ``[B, 2]``.
     """
 
     texts: Sequence[str]
-    rows: Sequence[bytes] | None = None
-    packed: Any = None
+    tokens: Packed | None = None
     terms: TermRows | None = None
     words: I32 | None = None
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> NDArray[np.integer[Any]]:
         """Tokens of each text; characters over four where tokens are not shown."""
-        sizes = np.fromiter(map(len, self.rows or self.texts), np.int64, len(self.texts))
-        if self.rows is None:
-            return 1 + sizes // CHARACTERS_PER_TOKEN
-        return np.maximum(1, sizes // ID_BYTES)
+        if self.tokens is not None:
+            return np.maximum(1, self.tokens.lengths)
+        sizes = np.fromiter(map(len, self.texts), np.int64, len(self.texts))
+        return 1 + sizes // CHARACTERS_PER_TOKEN
 
     def take(self, places: NDArray[np.intp]) -> Prepared:
         """Some of the texts, in the order given."""
         return Prepared(
             [self.texts[i] for i in places],
-            None if self.rows is None else [self.rows[i] for i in places],
-            None if self.packed is None else self.packed.take(places),
+            None if self.tokens is None else self.tokens.take(places),
             None if self.terms is None else self.terms.take(places),
             None if self.words is None else self.words[places],
         )
@@ -124,10 +124,10 @@ class Pipeline:
         """The host's work on B texts."""
         if not self._shows_tokens:
             return Prepared(texts)
-        rows = self._encoder.rows(texts)
-        packed = self._encoder.pack(rows) if self.on_device else None
-        terms, words = (None, None) if self._lexicon is None else self._lexicon.read(rows)
-        return Prepared(texts, rows, packed, terms, words)
+        read_texts = getattr(self._encoder, "read_texts", partial(read, self._encoder.rows))
+        found = read_texts(texts, self._lexicon)
+        tokens = found.tokens.filled() if self.on_device else found.tokens
+        return Prepared(texts, tokens, found.terms, found.words)
 
     def run(
         self, prepared: Prepared, allowed: U32, k: int, threshold: F32, *, vectors: bool = False
@@ -145,15 +145,16 @@ class Pipeline:
         return Routed(top, queries, seconds, prepared.words)
 
     def _encode(self, prepared: Prepared) -> F32:
-        if prepared.rows is not None and hasattr(self._encoder, "encode_rows"):
-            vectors: F32 = self._encoder.encode_rows(prepared.rows)
+        if prepared.tokens is not None and hasattr(self._encoder, "encode_rows"):
+            vectors: F32 = self._encoder.encode_rows(prepared.tokens.rows())
         else:
             vectors = self._encoder.encode(prepared.texts)
         return vectors
 
     def _on_device(self, prepared: Prepared, allowed: U32, k: int, threshold: F32) -> TopK:
         tops: list[TopK] = []
-        for turns, packed in prepared.packed.split(self._encoder.max_tokens):
+        tokens = prepared.tokens or Packed.of_rows(())
+        for turns, packed in tokens.split(self._encoder.max_tokens):
             operands = allowed[turns], k, threshold[turns]
             terms = prepared.terms and (prepared.terms.part(turns.start, turns.stop),)
             with self._encoder.on_device(packed) as vectors:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ta_fast.calibration import Judge, Wish, usable
+from ta_fast.calibration import Judge, Wish, shipped, usable
 from ta_fast.catalog import Catalog
 from ta_fast.encoder import Encoder, shows_tokens
 from ta_fast.errors import InvalidConfig
@@ -61,12 +61,14 @@ class Snapshot:
         learnt, stale = usable(calibrations, self.index.encoder, self.ranking, summaries)
         if learnt is not None:
             return Judge(learnt, self.index.ids, summaries, wish), stale
-        if wish:
-            raise InvalidConfig(
-                f"a {'precision' if wish.precision else 'recall'} is wished, but "
-                f"{stale or 'the catalog has no calibration'}; run ta-fast calibrate"
-            )
-        return None, stale
+        if not wish:
+            return None, stale
+        why = stale or "the catalog has no calibration"
+        if other := shipped(self.index.encoder, self.ranking):
+            told = f"{why}; the encoder's own, learnt on other catalogs, is used instead"
+            return Judge(other, self.index.ids, summaries, wish), told
+        asked = "precision" if wish.precision else "recall"
+        raise InvalidConfig(f"a {asked} is wished, but {why}; run ta-fast calibrate")
 
     @cached_property
     def _lines(self) -> list[str]:

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from Stemmer import Stemmer
 
 from ta_fast.types import I32
 
@@ -211,6 +210,8 @@ _ALPHABET = _alphabet()
 
 def _keys(bodies: Sequence[bytes]) -> U64:
     """The key of each piece alone: its stem's code; of stop words and punctuation nothing."""
+    from Stemmer import Stemmer  # what only reads with the tables does without it
+
     texts = [_core(body.decode(errors="ignore")) for body in bodies]
     stems = Stemmer("english").stemWords(texts)
     kept = [

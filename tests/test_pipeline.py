@@ -1,13 +1,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ta_fast import Catalog, Tool
 from ta_fast.encoder.batching import TEXTS_AT_ONCE
+from ta_fast.encoder.packed import Packed
 from ta_fast.pipeline import Pipeline
 from ta_fast.scorer import NumpyScorer
 from ta_fast.testing import HashingEncoder
@@ -33,31 +32,16 @@ class WordEncoder(HashingEncoder):
         return self.encode([" ".join(WORDS[i] for i in row) for row in ids])
 
 
-@dataclass
-class Tokens:
-    rows: Sequence[bytes]
-
-    def take(self, places: NDArray[np.intp]) -> "Tokens":
-        return Tokens([self.rows[i] for i in places])
-
-    def split(self, max_tokens: int) -> Iterator[tuple[slice, "Tokens"]]:
-        for i in range(0, len(self.rows), max_tokens):
-            part = self.rows[i : i + max_tokens]
-            yield slice(i, i + len(part)), Tokens(part)
-
-
 class DeviceEncoder(WordEncoder):
-    """Like an encoder whose vectors stay on a device; it takes so many texts at once."""
+    """Like an encoder whose vectors stay on a device; it takes so many tokens at once."""
 
     max_tokens = 100
 
-    def pack(self, rows: Sequence[bytes]) -> Tokens:
-        return Tokens(rows)
-
     @contextmanager
-    def on_device(self, tokens: Tokens) -> Iterator[F32]:
-        assert len(tokens.rows) <= self.max_tokens
-        yield self.encode_rows(tokens.rows)
+    def on_device(self, tokens: Packed) -> Iterator[F32]:
+        assert len(tokens.ids) <= self.max_tokens
+        assert tokens.lengths.all()
+        yield self.encode_rows(tokens.rows())
 
 
 class DeviceScorer(NumpyScorer):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,49 +17,13 @@ from torch import Tensor
 from ta_fast.encoder.batching import ahead, by_length
 from ta_fast.encoder.gpu_bert import GpuBert
 from ta_fast.encoder.model_folder import ModelFolder
-from ta_fast.encoder.tokenizer import I32, TextTokenizer, flat, token_count
+from ta_fast.encoder.packed import Packed
+from ta_fast.encoder.tokenizer import TextTokenizer, token_count
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import F32
 from ta_fast.vocabulary import Vocabulary
 
 _GRAPHS = 256  # kept; each is a few hundred kilobytes
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Texts end to end: ``ids`` int32 ``[T]``; text b is ``ids[starts[b]:starts[b + 1]]``.
-
-    ``starts`` is int32 ``[B + 1]``; ``longest`` is the most tokens of one text.
-    """
-
-    ids: I32
-    starts: I32
-    longest: int
-
-    def take(self, places: NDArray[np.intp]) -> Packed:
-        """Some of the texts, in the order given."""
-        sizes = np.diff(self.starts)[places]
-        starts = np.zeros(len(places) + 1, np.int32)
-        np.cumsum(sizes, out=starts[1:])
-        flat = np.repeat(self.starts[places] - starts[:-1], sizes) + np.arange(starts[-1])
-        return Packed(self.ids[flat], starts, int(sizes.max(initial=1)))
-
-    def split(self, max_tokens: int) -> Iterator[tuple[slice, Packed]]:
-        """The same texts in parts of at most ``max_tokens`` tokens, in order, and which they are.
-
-        A text is at most ``max_tokens`` long.
-        """
-        first, texts = 0, len(self.starts) - 1
-        if len(self.ids) <= max_tokens:
-            yield slice(0, texts), self
-            return
-        while first < texts:
-            room = int(self.starts[first]) + max_tokens
-            last = int(np.searchsorted(self.starts, room, side="right")) - 1
-            begin, end = self.starts[first], self.starts[last]
-            part = Packed(self.ids[begin:end], self.starts[first : last + 1] - begin, self.longest)
-            yield slice(first, last), part
-            first = last
 
 
 class GpuEncoder:
@@ -106,7 +68,7 @@ class GpuEncoder:
         )
         self.dim = self._bert.dim
         self.name = f"{label}:{dtype}:{model.digest()[:16]}"
-        self._tokenizer = TextTokenizer(model.tokenizer, model.max_length)
+        self.tokenizer = TextTokenizer(model.tokenizer, model.max_length)
         # Ids, then starts: one copy to the device. A text has a token or more.
         size, ints = 2 * self.max_tokens + 1, {"dtype": torch.int32}
         self._host = torch.zeros(size, pin_memory=self._cuda, **ints)
@@ -123,11 +85,11 @@ class GpuEncoder:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What the token ids spell."""
-        return Vocabulary.from_pieces(self._tokenizer.pieces())
+        return Vocabulary.from_pieces(self.tokenizer.pieces())
 
     def rows(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text, cut to ``max_length`` tokens; see `TokenEncoder.rows`."""
-        return self._tokenizer.rows(texts)
+        return self.tokenizer.rows(texts)
 
     def encode_rows(
         self, rows: Sequence[bytes], *, progress: Callable[[int], None] | None = None
@@ -142,11 +104,11 @@ class GpuEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> Packed:
         """Texts to one packed batch, each cut to ``max_length`` tokens."""
-        return pack(self.rows(texts))
+        return self.pack(self.rows(texts))
 
     def pack(self, rows: Sequence[bytes]) -> Packed:
-        """Lay texts end to end for ``on_device``."""
-        return pack(rows)
+        """Lay texts end to end for ``on_device``; an empty one is one padding token that counts."""
+        return Packed.of_rows(rows).filled()
 
     def forward(self, tokens: Packed) -> F32:
         """One batch of at most ``max_tokens`` tokens: float32 ``[B, D]``, unit rows."""
@@ -169,12 +131,12 @@ class GpuEncoder:
         return torch.cuda.device(self._device) if self._cuda else nullcontext()
 
     def _forward(self, tokens: Packed) -> Tensor:
-        count, texts = len(tokens.ids), len(tokens.starts) - 1
+        count, texts = len(tokens.ids), len(tokens)
         if texts == 0:
             return self._output[:0]
         if count > self.max_tokens:
             raise ValueError(f"{count} tokens; expected at most {self.max_tokens}")
-        shape = _shape(count, texts, tokens.longest)
+        shape = _shape(count, texts, int(tokens.lengths.max()))
         total, slots, _ = shape
         host = self._host.numpy()
         host[:count] = tokens.ids
@@ -209,14 +171,6 @@ class GpuEncoder:
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self._launch(shape)
         self._graphs[shape] = graph
-
-
-def pack(rows: Sequence[bytes]) -> Packed:
-    """Lay texts end to end; an empty text is one padding token that counts."""
-    lengths = np.fromiter(map(token_count, rows), np.int32, len(rows))
-    starts = np.zeros(len(rows) + 1, np.int32)
-    np.cumsum(lengths, out=starts[1:])
-    return Packed(flat(rows), starts, int(lengths.max(initial=1)))
 
 
 def _shape(tokens: int, texts: int, longest: int) -> tuple[int, int, int]:

@@ -72,7 +72,7 @@ class OnnxEncoder:
         model = read_model_folder(folder)
         self.max_length = model.max_length
         self._device: Device = device
-        self._tokenizer = TextTokenizer(model.tokenizer, model.max_length)
+        self.tokenizer = TextTokenizer(model.tokenizer, model.max_length)
         self._session = _session(model, device, threads, fused=fused)
         self._inputs = {node.name for node in self._session.get_inputs()}
         precision = ":float16" if fused else ""
@@ -87,11 +87,11 @@ class OnnxEncoder:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What the token ids spell."""
-        return Vocabulary.from_pieces(self._tokenizer.pieces())
+        return Vocabulary.from_pieces(self.tokenizer.pieces())
 
     def rows(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text, cut to ``max_length`` tokens; see `TokenEncoder.rows`."""
-        return self._tokenizer.rows(texts)
+        return self.tokenizer.rows(texts)
 
     def encode_rows(
         self, rows: Sequence[bytes], *, progress: Callable[[int], None] | None = None

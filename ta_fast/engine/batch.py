@@ -38,16 +38,16 @@ class Batch:
     def __init__(self, jobs: list[Job]) -> None:
         self.jobs = jobs
         self.epoch = jobs[0].epoch
-        self.k = max(job.k for job in jobs)
-        self.cost = sum(job.cost for job in jobs)
+        self.k = max([job.k for job in jobs])
+        self.cost = sum([job.cost for job in jobs])
         self.texts = [text for job in jobs for text in job.texts]
         self.allowed = np.concatenate([job.allowed for job in jobs])
         self.threshold = np.concatenate([job.threshold for job in jobs])
         sizes = [len(job.texts) for job in jobs]
         self._owner = np.repeat(np.arange(len(jobs)), sizes)
         self._left = np.array(sizes)
-        for job, place in zip(jobs, np.cumsum(sizes) - sizes, strict=True):
-            job.place = int(place)
+        for job, place in zip(jobs, (np.cumsum(sizes) - sizes).tolist(), strict=True):
+            job.place = place
         self._columns: dict[str, NDArray[Any]] = {}
         self._errors: dict[int, TaFastError] = {}
         self.made = monotonic()

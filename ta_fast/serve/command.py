@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +26,11 @@ from ta_fast.serve.trace import otlp_spans
 from ta_fast.sessions import MemoryStore, RedisStore, SessionStore
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+TOKENISERS = 4
+"""Processes that read texts for a GPU, where nothing is said."""
+SWITCH = 0.0005
+"""Seconds after which a thread must let others run Python; 0.005 is the interpreter's own. A
+batch's threads ask for their turn some twenty times, each time beside a busy event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Options:
         devices: Where encoders and scorers are, one of each for every device; none for one,
             where the encoder's name says.
         remember: Embeddings of intents that each device keeps; 0 for none.
+        tokenisers: Processes that read texts for each device; 0 for none; None for what fits
+            the encoder and the cores.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +58,7 @@ class Options:
     catalogs: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     remember: int = 0
+    tokenisers: int | None = None
 
 
 def read_catalogs(given: Sequence[str]) -> dict[str, str]:
@@ -98,6 +108,7 @@ def run(config: Config, options: Options) -> None:
         Settings(top_k=config.top_k, threshold=config.threshold),
         otlp_spans() if options.otel else None,
     )
+    sys.setswitchinterval(SWITCH)
     serve(lambda: open_gateway(config, options), service, options.host, options.port)
 
 
@@ -107,8 +118,10 @@ def open_gateway(config: Config, options: Options) -> Gateway:
     Pinned tools are those of the configured catalog; all else that is configured holds for all.
 
     Raises:
-        InvalidConfig: there is no such catalog, an encoder does not compute on such a device, or
-            embeddings are to be remembered that stay on a GPU.
+        InvalidConfig: there is no such catalog, an encoder does not compute on such a device,
+            embeddings are to be remembered that stay on a GPU, or texts to be read by processes
+            for an encoder that does not let them.
+        BackendUnavailable: such a process did not start.
     """
     devices = options.devices or ("",)
     encoders = [make_encoder(config.encoder, device) for device in devices]
@@ -119,22 +132,35 @@ def open_gateway(config: Config, options: Options) -> Gateway:
     return Gateway(
         attentions,
         Engine(len(devices)),
-        [_remembering(encoder, options.remember) for encoder in encoders],
+        [_for_turns(encoder, options) for encoder in encoders],
         partial(_sessions, options.sessions),
         devices=devices,
     )
 
 
-def _remembering(encoder: Encoder, size: int) -> Encoder:
-    """For turns only: a catalog's tools are embedded once, and would push intents out."""
-    if not size:
-        return encoder
-    if hasattr(encoder, "on_device"):
+def _for_turns(encoder: Encoder, options: Options) -> Encoder:
+    """What turns alone need: a catalog's tools are embedded once, and would push intents out."""
+    if options.remember and hasattr(encoder, "on_device"):
         raise InvalidConfig(
-            f"--remember {size} with encoder {encoder.name}, whose vectors stay on a GPU; "
-            "expected one of the CPU"
+            f"--remember {options.remember} with encoder {encoder.name}, whose vectors stay on a "
+            "GPU; expected one of the CPU"
         )
-    return RememberingEncoder(encoder, size)
+    processes = options.tokenisers
+    if processes is None:
+        processes = _tokenisers(encoder, max(1, len(options.devices)))
+    if processes:
+        # Its modules need what only encoders of a folder have.
+        from ta_fast.encoder.processes import ProcessReadEncoder
+
+        encoder = ProcessReadEncoder(encoder, processes)
+    return RememberingEncoder(encoder, options.remember) if options.remember else encoder
+
+
+def _tokenisers(encoder: Encoder, devices: int) -> int:
+    """As many as keep a GPU busy, if the cores reach; a CPU that embeds has no core to spare."""
+    if not hasattr(encoder, "on_device"):
+        return 0
+    return max(0, min(TOKENISERS, len(os.sched_getaffinity(0)) // devices - 2))
 
 
 def _sessions(url: str, catalog: str) -> SessionStore:

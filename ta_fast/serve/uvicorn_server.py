@@ -37,7 +37,7 @@ def quiet_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5000, 10, 1_000_000)
+    gc.set_threshold(50_000, 10, 1_000_000)
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from ta_fast import Catalog, Tool
 from ta_fast.encoder import make_encoder
 from ta_fast.encoder.model_folder import read_model_folder
+from ta_fast.encoder.packed import Packed
 from ta_fast.encoder.tokenizer import as_row
 from ta_fast.errors import BackendUnavailable, InvalidConfig
 from ta_fast.types import Source
@@ -87,9 +88,9 @@ def write_gpu_bert(path: Path) -> Path:
     return path
 
 
-def packed(ids: list[list[int]]) -> gpu_encoder.Packed:
+def packed(ids: list[list[int]]) -> Packed:
     """Token ids as the encoder takes them."""
-    return gpu_encoder.pack([as_row(row) for row in ids])
+    return Packed.of_rows([as_row(row) for row in ids]).filled()
 
 
 def encoder(folder: Path, device: str, **options: Any) -> gpu_encoder.GpuEncoder:
@@ -320,13 +321,3 @@ def test_another_device_than_the_current_one(folder: Path) -> None:
     assert torch.cuda.current_device() == 0
     for other in found[1:]:
         np.testing.assert_allclose(other.scores, found[0].scores, atol=2e-3)
-
-
-def test_some_of_a_packed_batch() -> None:
-    """Texts taken out of a batch, in any order, are what packing them gives."""
-    rows = [[1, 2, 3], [4], [5, 6], []]
-    some = packed(rows).take(np.array([2, 0, 3]))
-    expected = packed([rows[2], rows[0], rows[3]])
-    assert some.ids.tolist() == expected.ids.tolist()
-    assert some.starts.tolist() == expected.starts.tolist()
-    assert some.longest == expected.longest

