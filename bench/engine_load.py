@@ -6,7 +6,7 @@ import asyncio
 import gc
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -65,6 +65,10 @@ class Seen:
     errors: Counter[str] = field(default_factory=Counter)
     sample: list[tuple[int, int, TopK]] = field(default_factory=list)
 
+    def keep(self, text: int, role: int, top: TopK) -> None:
+        """An answer to be compared; a copy, as it may be a view of its batch."""
+        self.sample.append((text, role, TopK(top.scores.copy(), top.rows.copy())))
+
 
 class Sessions:
     """Sessions with one turn at a time each, on the present event loop.
@@ -96,12 +100,12 @@ class Sessions:
 
     async def closed(self, warm: float, seconds: float) -> Report:
         """Every session asks again as soon as it has its answer."""
-        asking = [asyncio.ensure_future(self._asks(i)) for i in range(self._count)]
+        asking = [asyncio.ensure_future(self._session(i, None)) for i in range(self._count)]
         return await self._measured(warm, seconds, asking)
 
     async def open(self, rate: float, warm: float, seconds: float) -> Report:
         """Turns come at random times, ``rate`` a second; their time counts from when due."""
-        asking = [asyncio.ensure_future(self._waits(i)) for i in range(self._count)]
+        asking = [asyncio.ensure_future(self._session(i, self._due)) for i in range(self._count)]
         asking.append(asyncio.ensure_future(self._wake(rate)))
         return await self._measured(warm, seconds, asking)
 
@@ -123,19 +127,29 @@ class Sessions:
         gc.unfreeze()
         return report
 
-    async def _asks(self, session: int) -> None:
-        at = session * 7 % len(self._turns.texts)
+    async def _session(self, session: int, due: Callable[[], Awaitable[float]] | None) -> None:
+        """One turn after the other: each when it is due, or at once."""
+        texts, at = self._turns.texts, session * 7 % len(self._turns.texts)
+        role = self._turns.role(session)
+        allowed, least, tenant = self._allowed[role], self._least, self._tenant
         while not self._ended:
-            await self._ask(session, at, perf_counter())
-            at = (at + 1) % len(self._turns.texts)
+            began = perf_counter() if due is None else await due()
+            asked = Request(self._epoch(), (texts[at],), allowed, K, least, tenant)
+            try:
+                answer = await self._engine.route(asked)
+            except TaFastError as error:
+                self.seen.errors[type(error).__name__] += 1
+                await asyncio.sleep(0.01)
+            else:
+                self.seen.times.append(perf_counter() - began)
+                if (at + session) % SAMPLED == 0:
+                    self.seen.keep(at, role, answer.top)
+            at = (at + 1) % len(texts)
 
-    async def _waits(self, session: int) -> None:
-        at, loop = session * 7 % len(self._turns.texts), asyncio.get_running_loop()
-        while not self._ended:
-            future: asyncio.Future[float] = loop.create_future()
-            self._idle.append(future)
-            await self._ask(session, at, await future)
-            at = (at + 1) % len(self._turns.texts)
+    def _due(self) -> asyncio.Future[float]:
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._idle.append(future)
+        return future
 
     async def _wake(self, rate: float) -> None:
         due = due_times(rate)
@@ -146,21 +160,6 @@ class Sessions:
                 self._idle.popleft().set_result(at)
                 at = next(due)
             await asyncio.sleep(TICK)
-
-    async def _ask(self, session: int, at: int, due: float) -> None:
-        role = self._turns.role(session)
-        text = self._turns.texts[at : at + 1]
-        asked = Request(self._epoch(), text, self._allowed[role], K, self._least, self._tenant)
-        try:
-            answer = await self._engine.route(asked)
-        except TaFastError as error:
-            self.seen.errors[type(error).__name__] += 1
-            await asyncio.sleep(0.01)
-            return
-        self.seen.times.append(perf_counter() - due)
-        if (at + session) % SAMPLED == 0:
-            top = answer.top
-            self.seen.sample.append((at, role, TopK(top.scores.copy(), top.rows.copy())))
 
 
 def due_times(rate: float) -> Iterator[float]:
@@ -261,7 +260,7 @@ def quiet_collector() -> None:
     """As the service does: what lives long is not looked at by every collection of garbage."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5000, 10, 1_000_000)
+    gc.set_threshold(50_000, 10, 1_000_000)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

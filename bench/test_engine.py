@@ -30,7 +30,7 @@ K = 10
 INTENT = "close the stale issues in my repository and tell the channel about it"
 ROUNDS = 5
 LIMIT = 10.0
-"""CPU time of a turn over that of a bare future, at most; 3 to 4 is usual."""
+"""CPU time of a turn over that of a bare future, at most; 2.5 to 3.5 is usual."""
 FAIR_LIMIT = 2.0
 """The p99 of a tenant beside one of fifty times its rate over its p99 alone, at most."""
 RATE = 150.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 
 from ta_fast.engine.job import Answer
@@ -33,17 +33,15 @@ class Deadlines:
         self._next = float("inf")
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, when: float, futures: Sequence[asyncio.Future[Answer]]) -> None:
-        """Watch futures; ``when`` is in seconds of ``time.monotonic``."""
-        for future in futures:
-            self._open[future] = when
+    def add(self, when: float, future: asyncio.Future[Answer]) -> None:
+        """Watch a future; ``when`` is in seconds of ``time.monotonic``."""
+        self._open[future] = when
         if when < self._next:
             self._wake_at(when)
 
-    def drop(self, futures: Sequence[asyncio.Future[Answer]]) -> None:
-        """Watch them no longer: nobody waits for them any more."""
-        for future in futures:
-            self._open.pop(future, None)
+    def drop(self, future: asyncio.Future[Answer]) -> None:
+        """Watch it no longer: nobody waits for it any more."""
+        self._open.pop(future, None)
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:

@@ -15,10 +15,10 @@ import numpy as np
 
 from ta_fast.engine.deadlines import MESSAGE, Deadlines
 from ta_fast.engine.device import Device
-from ta_fast.engine.job import Answer, Computed, Job, Request, estimated_tokens, fail
+from ta_fast.engine.job import Answer, Job, Request, Waiter, estimated_tokens, fail
 from ta_fast.engine.metrics import Metrics, Progress, Reason, Stats
+from ta_fast.engine.pieces import join, split
 from ta_fast.engine.queue import FairQueue, Limits
-from ta_fast.engine.router import unanswered
 from ta_fast.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -29,6 +29,7 @@ from ta_fast.errors import (
 
 PIECE = 64
 """Turns of a long request that stay together; between pieces others may come."""
+UINT32 = np.dtype(np.uint32)
 REASONS: dict[int, Reason] = {422: "invalid", 429: "overloaded", 503: "unavailable"}
 """Why a request was refused, by its error's status."""
 
@@ -91,25 +92,45 @@ class Engine:
                 failed for all of its turns.
             ValueError: shapes, dtypes or routers that do not fit together.
         """
+        self._check(request)
         loop, deadline = asyncio.get_running_loop(), self._deadline(request)
-        futures = self._offer(request, deadline, loop.create_future, loop)
         deadlines = self._deadlines.get(loop) or self._watch(loop)
-        deadlines.add(deadline, futures)
+        if len(request.texts) > self._piece:
+            return await self._route_pieces(split(request, self._piece), deadline, loop, deadlines)
+        # One piece, as most requests are, goes without lists and a gathering of futures.
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._offer((self._job(request, deadline, future, loop),))
+        deadlines.add(deadline, future)
         try:
-            if len(futures) == 1:
-                return await futures[0]
-            pieces = await asyncio.gather(*futures, return_exceptions=True)
+            return await future
         finally:
-            deadlines.drop(futures)
-        return _join(request, self._piece, pieces)
+            deadlines.drop(future)
+
+    async def _route_pieces(
+        self,
+        pieces: Sequence[Request],
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+    ) -> Answer:
+        futures = self._offer_pieces(pieces, deadline, loop.create_future, loop)
+        for future in futures:
+            deadlines.add(deadline, future)
+        try:
+            answers = await asyncio.gather(*futures, return_exceptions=True)
+        finally:
+            for future in futures:
+                deadlines.drop(future)
+        return join(pieces, answers)
 
     def route_blocking(self, request: Request) -> Answer:
         """`route` for a thread without an event loop, which waits."""
-        deadline = self._deadline(request)
-        futures = self._offer(request, deadline, concurrent.futures.Future[Answer], None)
+        self._check(request)
+        deadline, pieces = self._deadline(request), split(request, self._piece)
+        futures = self._offer_pieces(pieces, deadline, concurrent.futures.Future[Answer], None)
         late = concurrent.futures.wait(futures, max(0.0, deadline - monotonic())).not_done
         self._metrics.reject("deadline", sum(future.cancel() for future in late))
-        return _join(request, self._piece, [_outcome(future) for future in futures])
+        return join(pieces, [_outcome(future) for future in futures])
 
     def _deadline(self, request: Request) -> float:
         seconds = self._limits.timeout
@@ -117,48 +138,57 @@ class Engine:
             seconds = min(seconds, request.timeout)
         return monotonic() + seconds
 
-    def _offer(
+    def _offer_pieces(
         self,
-        request: Request,
+        pieces: Sequence[Request],
         deadline: float,
         new_future: Callable[[], F],
         loop: asyncio.AbstractEventLoop | None,
     ) -> list[F]:
-        """Queue a request in pieces; the futures that they are answered through."""
-        self._check(request)
-        futures, jobs, now = [], [], monotonic()
-        for first in range(0, len(request.texts), self._piece):
-            rows = slice(first, first + self._piece)
-            texts = request.texts[rows]
-            cost = estimated_tokens(texts, request.k)
-            if cost > self._limits.tokens:
-                self._check_longest(texts, request.k)
-            futures.append(future := new_future())
-            jobs.append(
-                Job(
-                    request.epoch,
-                    texts,
-                    request.allowed[rows],
-                    request.k,
-                    request.threshold[rows],
-                    request.tenant,
-                    cost,
-                    now,
-                    deadline,
-                    future,
-                    loop,
-                )
-            )
+        """Queue a request's pieces; the futures that they are answered through."""
+        futures = [new_future() for _ in pieces]
+        self._offer(
+            [
+                self._job(piece, deadline, future, loop)
+                for piece, future in zip(pieces, futures, strict=True)
+            ]
+        )
+        return futures
+
+    def _offer(self, jobs: Sequence[Job]) -> None:
         try:
             self._queue.offer(jobs)
         except TaFastError as error:
-            self._metrics.reject(REASONS[error.status], len(request.texts))
+            self._metrics.reject(REASONS[error.status], sum(len(job.texts) for job in jobs))
             raise
-        return futures
+
+    def _job(
+        self,
+        piece: Request,
+        deadline: float,
+        future: Waiter,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> Job:
+        cost = estimated_tokens(piece.texts, piece.k)
+        if cost > self._limits.tokens:
+            self._check_longest(piece.texts, piece.k)
+        return Job(
+            piece.epoch,
+            tuple(piece.texts),  # a list of the caller's could change while it waits
+            piece.allowed,
+            piece.k,
+            piece.threshold,
+            piece.tenant,
+            cost,
+            monotonic(),
+            deadline,
+            future,
+            loop,
+        )
 
     def _check(self, request: Request) -> None:
         n, epoch = len(request.texts), request.epoch
-        if request.allowed.shape != (n, epoch.words) or request.allowed.dtype != np.uint32:
+        if request.allowed.shape != (n, epoch.words) or request.allowed.dtype != UINT32:
             found = f"{request.allowed.dtype} {request.allowed.shape}"
             raise ValueError(f"allowed is {found}; expected uint32 {(n, epoch.words)}")
         if request.threshold.shape != (n,) or n == 0 or request.k < 1:
@@ -260,29 +290,3 @@ def _outcome(future: concurrent.futures.Future[Answer]) -> Answer | BaseExceptio
     if future.cancelled():
         return DeadlineExceeded(MESSAGE)
     return future.exception() or future.result()
-
-
-def _join(request: Request, size: int, pieces: Sequence[Answer | BaseException]) -> Answer:
-    """One answer from those of a request's pieces; raises if there is none."""
-    answers = [piece for piece in pieces if isinstance(piece, Answer)]
-    if not answers:
-        raise next(piece for piece in pieces if isinstance(piece, BaseException))
-    if len(pieces) == 1:
-        return answers[0]
-    n = len(request.texts)
-    columns = unanswered(answers[0].columns, n)
-    errors: dict[int, TaFastError] = {}
-    for first, piece in zip(range(0, n, size), pieces, strict=True):
-        last = min(first + size, n)
-        if isinstance(piece, Answer):
-            for name, values in columns.items():
-                values[first:last] = piece.columns[name]
-            errors |= {first + place: error for place, error in piece.errors.items()}
-        elif isinstance(piece, TaFastError):
-            errors |= dict.fromkeys(range(first, last), piece)
-        else:
-            raise piece
-    waited = max(answer.waited for answer in answers)
-    stages = answers[0].seconds
-    seconds = {stage: max(answer.seconds[stage] for answer in answers) for stage in stages}
-    return Answer(Computed(columns, errors, seconds), 0, n, request.k, waited)

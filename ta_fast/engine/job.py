@@ -20,9 +20,13 @@ SMALL_K = 16
 """Turns that want up to this many tools share batches; above it, those of a power of two."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, nor are the answer and the job: one of each is made for every turn, and a frozen
+# dataclass takes five times as long, as it sets each field by a call.
+@dataclass(slots=True, eq=False)
 class Request:
     """n turns of one caller: one most often, at least one. All are admitted, or none.
+
+    Not to be changed once it is asked.
 
     Attributes:
         epoch: What they are routed against.
@@ -59,7 +63,7 @@ class Computed:
     seconds: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Answer:
     """The best rows of a request's n turns.
 
@@ -143,7 +147,7 @@ class Job:
 
         One turn that wants a thousand tools would widen the answers of all others.
         """
-        return self.epoch, 1 << (max(self.k, SMALL_K) - 1).bit_length()
+        return self.epoch, SMALL_K if self.k <= SMALL_K else 1 << (self.k - 1).bit_length()
 
 
 def estimated_tokens(texts: Sequence[str], k: int) -> int:

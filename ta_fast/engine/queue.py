@@ -76,8 +76,9 @@ class Limits:
 
 @dataclass(slots=True)
 class _Tenant:
-    """Of a tenant with waiting turns: where its last job ends, how many wait, and the jobs."""
+    """Of a tenant with waiting turns: its weight, where its last job ends, and the jobs."""
 
+    weight: float
     ends: float
     waiting: int
     lines: dict[Kind, Line] = field(default_factory=dict)
@@ -110,28 +111,33 @@ class FairQueue:
             Overloaded: they do not fit now; ``retry_after`` says when they might.
             TaFastError: the error that the queue was closed with.
         """
-        turns = sum([len(job.texts) for job in jobs])
+        turns = 0
+        for job in jobs:
+            turns += len(job.texts)
         name = jobs[0].tenant
         with self._lock:
             if self._closed is not None:
                 raise type(self._closed)(*self._closed.args)
-            tenant = self._tenants.get(name) or _Tenant(self._now, 0)
+            tenant = self._tenants.get(name)
+            if tenant is None:
+                tenant = _Tenant(self._weights.get(name, 1.0), self._now, 0)
             if tenant.waiting + turns > SHARE * (self._limits.waiting - self.waiting - turns):
                 self._refuse(turns)
             self._tenants[name] = tenant
             tenant.waiting += turns
             self.waiting += turns
-            weight = self._weights.get(name, 1.0)
             for job in jobs:
-                tenant.ends = job.tag = max(self._now, tenant.ends) + job.cost / weight
+                begins = tenant.ends if tenant.ends > self._now else self._now
+                tenant.ends = job.tag = begins + job.cost / tenant.weight
                 job.order = next(self._order)
                 self._tokens += job.cost
                 kind = job.kind
-                if line := tenant.lines.get(kind):
-                    line.append(job)
-                else:
+                line = tenant.lines.get(kind)
+                if line is None:
                     line = tenant.lines[kind] = deque((job,))
                     heappush(self._heaps.setdefault(kind, []), (job.tag, job.order, line))
+                else:
+                    line.append(job)
             if self._needs and self._enough(min(self._needs)):
                 self._changed.notify_all()
 

@@ -33,7 +33,8 @@ def quiet_collector() -> None:
     generation looks at all of them: 80 ms after some seconds of load, and more later. What lives
     as long as the process is never looked at again, and the oldest generation by the clock. So
     is the youngest, once a second: where as many promotions are forgotten as are remembered, its
-    count stands still, and it would hold all of them when it is looked at.
+    count stands still, and it would hold all of them when it is looked at. By its count it is
+    looked at only beyond what requests of a hundred turns hold while they are answered.
     """
     gc.collect()
     gc.freeze()

@@ -270,6 +270,36 @@ def test_blocking_callers_get_errors() -> None:
         engine.route_blocking(request(on, "late"))
 
 
+@pytest.mark.parametrize("turns", [1, 200])
+def test_a_caller_changes_its_texts_while_they_wait(turns: int) -> None:
+    """What was asked is answered, and nobody else notices."""
+    router = FakeRouter()
+    on = epoch(router)
+
+    async def story() -> None:
+        async with Engine() as engine:
+            router.free.clear()
+            first = asyncio.ensure_future(engine.route(request(on, "first")))
+            await until(router.busy.is_set)
+            texts = [f"turn {i}" for i in range(turns)]
+            allowed, least = np.ones((turns, 1), np.uint32), np.zeros(turns, np.float32)
+            asked = Request(on, texts, allowed, 1, least)
+            mine = asyncio.ensure_future(engine.route(asked))
+            other = asyncio.ensure_future(engine.route(request(on, "other")))
+            await asyncio.sleep(0)
+            expected = answers(texts)
+            texts[0] = "changed"
+            texts += ["more"] * 50
+            asked.k, asked.tenant = 7, "another"
+            router.free.set()
+            assert found(await first) == answers(["first"])
+            assert found(await mine) == expected
+            assert found(await other) == answers(["other"])
+            assert engine.stats.waiting == 0
+
+    within(LIMIT, story())
+
+
 def test_requests_that_do_not_fit_together() -> None:
     """Shapes, dtypes and routers are checked before anybody else's batch can suffer."""
     on = epoch(FakeRouter())
