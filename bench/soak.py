@@ -3,11 +3,12 @@
     python -m bench.soak [--minutes 20] [--json FILE]
 
 One process: a gateway over a catalog file of made-up tools with a trivial encoder, sessions that
-change their facts, and every ``--swap`` seconds another epoch. A closed loop finds the most turns a
-second, and half of it is then offered. First as a warm-up for ``--fill`` turns, as the gateway
-remembers 100,000 promotions and with them the definitions of their epochs; then for the time
-asked, while the resident memory is read every second. Its slope is fitted by least squares; the
-standard error is Newey and West's (1987), as one second's memory is much like the last one's.
+change their facts, come and go, and every ``--swap`` seconds another epoch. A closed loop makes
+turns until each store is at its bound (promotions, sessions, definitions; smaller bounds than usual
+where that would take long) and all promotions remembered were made after that, then the longest
+queue, and then it finds the most turns a second. Half of it is offered for the time asked, while
+the resident memory is read every second. Its slope is fitted by least squares; the standard error
+is Newey and West's (1987), as one second's memory is much like the last one's.
 
 Exits with 1 if a turn got an error or a tool that its facts do not permit, or if memory grew
 beyond noise: a slope above three standard errors, of which the time makes more than 0.5 %.
@@ -41,18 +42,22 @@ from ta_fast import Catalog, Tool, ToolAttention
 from ta_fast.engine import Engine
 from ta_fast.gateway import Gateway
 from ta_fast.schemas import SchemaLoader
+from ta_fast.sessions import MemoryStore
+from ta_fast.sessions.promotions import REMEMBERED
 from ta_fast.types import Promotion, Source, Turn
 
-SESSIONS, CHURN = 2000, 0.02
-AT_ONCE = 64
-"""Turns under way in the closed loop that finds the most a second."""
+SESSIONS, CHURN, NEW = 2000, 0.02, 0.05
+"""Sessions at a time; shares of turns before which facts change, and which begin a session."""
+TENANTS, KEPT_SESSIONS = 7, 500  # sessions of each tenant; 100,000 is usual
+FIRST, AT_ONCE, BACKLOG = 20_000, 64, 4096
+"""Turns of a closed loop; under way in the one that finds the most a second, and in that which
+makes the longest queue: its memory stays with the process."""
+SWITCH = 0.0005  # seconds, as with a GPU: the swaps beside it take less of a turn's time
 BINS = 1e-5 * 1.02 ** np.arange(900)
 """Upper bounds of a turn's seconds, 2 % apart, up to ten minutes."""
-LOADED = 1 << 20
-"""Bytes of definitions kept, so that the bound is reached while it fills; 64 MiB is usual."""
+LOADED = 1 << 20  # bytes of definitions kept; 64 MiB is usual
 SIGMAS, SHARE = 3.0, 0.005
-COLLECT = 60
-"""Seconds between collections of all garbage; the service does it every ten minutes."""
+COLLECT = 60  # seconds between collections of all garbage; the service's are ten minutes
 
 
 @dataclass(slots=True)
@@ -84,8 +89,10 @@ class Soak:
         encoder = TrivialEncoder()
         loader = SchemaLoader(self._catalog, LOADED)
         attention = ToolAttention(self._catalog, encoder, loader=loader, scorer="numpy")
-        self.gateway = Gateway({"": attention}, Engine(), [encoder])
+        self._loader, self._sessions = loader, MemoryStore(limit=KEPT_SESSIONS)
+        self.gateway = Gateway({"": attention}, Engine(), [encoder], lambda _: self._sessions)
         self._facts = [self._random.choice(ROLES) for _ in range(SESSIONS)]
+        self._ids, self._begun = list(range(SESSIONS)), SESSIONS
         self.seen, self.swaps = Seen(), 0
 
     def _put(self, edition: int) -> None:
@@ -112,8 +119,11 @@ class Soak:
     async def turn(self, due: float) -> None:
         """One turn of some session, and a look at its answer."""
         number, pick = self._random.randrange(SESSIONS), self._random.choice
-        if self._random.random() < CHURN:
+        chance = self._random.random()
+        if chance < CHURN:
             self._facts[number] = pick(ROLES)
+        elif chance > 1 - NEW:
+            self._ids[number] = self._begun = self._begun + 1
         facts = self._facts[number]
         intent = (
             f"{pick(VERBS)} the {pick(OBJECTS)} {self._random.randrange(50)} in {pick(SYSTEMS)}"
@@ -122,7 +132,7 @@ class Soak:
         got: object
         try:
             (got,) = await self.gateway.route(
-                [asked], sessions=[f"{number}"], tenant=f"{number % 7}"
+                [asked], sessions=[f"{self._ids[number]}"], tenant=f"{number % TENANTS}"
             )
         except Exception as error:  # counted, and the soak fails
             got = error
@@ -132,8 +142,8 @@ class Soak:
             self.seen.errors["a tool that the facts do not permit"] += 1
         self.seen.times[np.searchsorted(BINS, perf_counter() - due)] += 1
 
-    async def most(self, turns: int) -> float:
-        """Turns a second of a closed loop of so many."""
+    async def most(self, turns: int, at_once: int) -> float:
+        """Turns a second of a closed loop of so many, ``at_once`` of them under way."""
         began, left = perf_counter(), turns
 
         async def ask() -> None:
@@ -142,7 +152,7 @@ class Soak:
                 left -= 1
                 await self.turn(perf_counter())
 
-        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+        await asyncio.gather(*(ask() for _ in range(at_once)))
         return turns / (perf_counter() - began)
 
     async def offer(self, rate: float, seconds: float) -> None:
@@ -158,13 +168,31 @@ class Soak:
             await asyncio.sleep(TICK)
         await asyncio.gather(*open_)
 
-    async def run(self, seconds: float, every: float, fill: int) -> dict[str, Any]:
-        """Find the most, warm up, offer half of it, and read the memory meanwhile."""
+    def full(self) -> bool:
+        """Whether all stores are at their bounds."""
+        promotions, definitions = self.gateway.catalog().made, self._loader.stats
+        return (
+            len(promotions) >= REMEMBERED
+            and len(self._sessions) == TENANTS * KEPT_SESSIONS
+            and definitions.entries < definitions.misses
+        )
+
+    async def warm_up(self) -> float:
+        """Turns until all stores are at their bounds; then the most turns a second."""
+        while not self.full():
+            await self.most(FIRST, AT_ONCE)
+        quiet_collector()
+        # Promotions hold the lists of sessions, which were shorter while these filled.
+        await self.most(REMEMBERED, AT_ONCE)
+        await self.most(FIRST, BACKLOG)
+        return await self.most(FIRST, AT_ONCE)
+
+    async def run(self, seconds: float, every: float) -> dict[str, Any]:
+        """Warm up, offer half of the most, and read the memory meanwhile."""
         ended = False
         swapping = asyncio.ensure_future(self.swap(every, lambda: ended))
-        rate = await self.most(fill // 6) / 2
-        quiet_collector()
-        await self.offer(rate, fill / rate)
+        began = perf_counter()
+        rate, warm = await self.warm_up() / 2, perf_counter() - began
         early, self.seen, self.swaps = self.seen.errors, Seen(), 0
         memory: list[float] = []
         reading = asyncio.ensure_future(read_memory(memory))
@@ -179,6 +207,7 @@ class Soak:
             "turns_per_s": round(int(self.seen.times.sum()) / wall),
             "turns": int(self.seen.times.sum()),
             "ms": {f"p{100 * q:g}": round(self.seen.quantile(q), 2) for q in (0.5, 0.99, 0.999)},
+            "warm_up_s": round(warm),
             "swaps": self.swaps,
             "errors": dict(early + self.seen.errors),
             "memory": asdict(Fit.of(np.array(memory))),
@@ -245,12 +274,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--tools", type=int, default=200)
-    parser.add_argument("--fill", type=int, default=120_000, help="turns before it begins")
     parser.add_argument("--swap", type=float, default=2.0, help="seconds between epochs")
     options = parser.parse_args()
+    sys.setswitchinterval(SWITCH)
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), options.tools)
-        found = run(soak.run(60 * options.minutes, options.swap, options.fill))
+        found = run(soak.run(60 * options.minutes, options.swap))
     found |= {
         "minutes": options.minutes,
         "tools": options.tools,

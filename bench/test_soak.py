@@ -37,9 +37,15 @@ def test_a_leak_is_not_flat() -> None:
         assert fit.standard_error < 1.0
 
 
-def test_a_soak_of_seconds(tmp_path: Path) -> None:
-    """Turns are answered without an error while the catalog changes."""
-    found = asyncio.run(Soak(tmp_path, 60).run(3.0, 0.3, 200))
+def test_a_soak_of_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns are answered without an error while the catalog changes, with all stores full."""
+    small = {"KEPT_SESSIONS": 20, "LOADED": 1 << 14, "FIRST": 200, "BACKLOG": 100}
+    for name, value in (small | {"REMEMBERED": 500}).items():
+        monkeypatch.setattr(f"bench.soak.{name}", value)
+    monkeypatch.setattr("ta_fast.sessions.promotions.REMEMBERED", 500)
+    soak = Soak(tmp_path, 60)
+    found = asyncio.run(soak.run(3.0, 0.3))
+    assert soak.full()
     assert found["errors"] == {}
     assert found["swaps"] >= 2
     assert found["turns"] > 100

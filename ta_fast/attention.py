@@ -172,33 +172,33 @@ class ToolAttention:
 
     def _promote(self, snapshot: Snapshot, turn: Turn, found: Found, allowed: U32) -> Promotion:
         started = perf_counter()
-        index = snapshot.index
-        pinned = [
+        index, scores, right = snapshot.index, found.scores, found.right
+        pinned = self._pinned and [
             tool_id
             for tool_id in self._pinned
             if tool_id in index.rows and index.permits(allowed, index.rows[tool_id])
         ]
-        scores, right = found.scores, found.right
-        ids = [*scores, *(i for i in pinned if i not in scores)]
-        schemas = self.loader.load(ids, index.epoch)
+        ids = [*scores, *[i for i in pinned if i not in scores]] if pinned else list(scores)
         tools = tuple(
-            PromotedTool(schema, scores.get(schema.id), schema.id in pinned, right.get(schema.id))
-            for schema in schemas
-            if schema is not None
+            [
+                PromotedTool(s, scores.get(s.id), s.id in pinned, right.get(s.id))
+                for s in self.loader.load(ids, index.epoch)
+                if s is not None
+            ]
         )
         permitted, pool_tokens = snapshot.pool_size(allowed.tobytes())
         return Promotion(
-            handle=f"{_PROCESS}-{next(_COUNTER):x}",
-            turn=turn,
-            epoch=index.epoch,
-            tools=tools,
-            allowed=permitted,
-            gated=len(index) - permitted,
-            pool_tokens=pool_tokens,
-            schema_tokens=sum(tool.schema.tokens for tool in tools),
-            seconds={**found.seconds, "load": perf_counter() - started},
-            fit=found.fit,
-            abstained=found.abstained,
+            f"{_PROCESS}-{next(_COUNTER):x}",
+            turn,
+            index.epoch,
+            tools,
+            permitted,
+            len(index) - permitted,
+            pool_tokens,
+            sum([tool.schema.tokens for tool in tools]),
+            {**found.seconds, "load": perf_counter() - started},
+            found.fit,
+            found.abstained,
         )
 
     def after_model(self, promotion: Promotion, calls: Sequence[ToolCall]) -> Verdict:

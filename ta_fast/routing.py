@@ -13,7 +13,7 @@ from ta_fast.snapshot import Snapshot
 from ta_fast.types import F32, Turn
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
     """What one turn finds.
 

@@ -66,10 +66,11 @@ class SchemaLoader:
         """
         with self._lock:
             schemas = [self._hit((epoch, tool_id)) for tool_id in tool_ids]
-        for place, tool_id in enumerate(tool_ids):
-            if schemas[place] is None:
-                with suppress(TaFastError):
-                    schemas[place] = self.schema(tool_id, epoch)
+        if not all(schemas):
+            for place, tool_id in enumerate(tool_ids):
+                if schemas[place] is None:
+                    with suppress(TaFastError):
+                        schemas[place] = self.schema(tool_id, epoch)
         return schemas
 
     def lacks(self, tool_ids: Sequence[str], epoch: int) -> list[str]:

@@ -29,8 +29,9 @@ DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 TOKENISERS = 4
 """Processes that read texts for a GPU, where nothing is said."""
 SWITCH = 0.0005
-"""Seconds after which a thread must let others run Python; 0.005 is the interpreter's own. A
-batch's threads ask for their turn some twenty times, each time beside a busy event loop."""
+"""Seconds after which a thread must let others run Python, with a GPU; 0.005 is the usual. A
+large batch's threads ask for their turn some twenty times, each time beside a busy event loop;
+small ones, as a CPU has, only lose by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,6 @@ def run(config: Config, options: Options) -> None:
         Settings(top_k=config.top_k, threshold=config.threshold),
         otlp_spans() if options.otel else None,
     )
-    sys.setswitchinterval(SWITCH)
     serve(lambda: open_gateway(config, options), service, options.host, options.port)
 
 
@@ -125,6 +125,8 @@ def open_gateway(config: Config, options: Options) -> Gateway:
     """
     devices = options.devices or ("",)
     encoders = [make_encoder(config.encoder, device) for device in devices]
+    if hasattr(encoders[0], "on_device"):
+        sys.setswitchinterval(SWITCH)
     attentions = {"": open_attention(config, encoders[0])}
     for name, file in options.catalogs.items():
         beside = replace(config, catalog=file, always_include=())

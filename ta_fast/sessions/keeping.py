@@ -75,16 +75,24 @@ class Keeper:
             turns: Of any sessions.
             limit: Tools that a session keeps.
         """
-        promoted = [{tool.schema.id: tool for tool in turn.promotion.tools} for turn in turns]
         additions = [
-            Addition(turn.key, turn.history, ids, self._permitted(turn.allowed.tobytes()))
-            for turn, ids in zip(turns, promoted, strict=True)
+            Addition(
+                turn.key,
+                turn.history,
+                [tool.schema.id for tool in turn.promotion.tools],
+                self._permitted(turn.allowed.tobytes()),
+            )
+            for turn in turns
         ]
         histories = await deliver(store, additions, limit)
-        lacking = set().union(*[history.tools for history in histories]).difference(self._tools)
-        if lacking:  # their source may be slow
-            await asyncio.to_thread(self._load, list(lacking))
-        return [self._extended(*each) for each in zip(turns, promoted, histories, strict=True)]
+        pairs = list(zip(turns, histories, strict=True))
+        try:
+            made = [_tools_of(*pair, self._tools.__getitem__) for pair in pairs]
+        except KeyError:  # one is not loaded yet, and its source may be slow
+            ids = {tool_id for history in histories for tool_id in history.tools}
+            await asyncio.to_thread(self._load, list(ids.difference(self._tools)))
+            made = [_tools_of(*pair, self._tools.get) for pair in pairs]
+        return list(map(_extended, turns, made))
 
     def _permits(self, allowed: bytes) -> Callable[[str], bool]:
         return _Permitted(self._classes, int.from_bytes(allowed, sys.byteorder)).__getitem__
@@ -95,31 +103,35 @@ class Keeper:
             if schema is not None:
                 self._tools[schema.id] = PromotedTool(schema, None, pinned=False, delivered=True)
 
-    def _extended(
-        self, turn: Promoted, promoted: dict[str, PromotedTool], history: History
-    ) -> Promotion:
-        """One turn's promotion, with what is kept of its session's list."""
-        made, before = turn.promotion, frozenset(turn.history.tools)
-        if len(history.tools) == len(promoted) and not before:
-            return made
-        for tool_id in before.intersection(promoted):
-            promoted[tool_id] = _delivered(promoted[tool_id])
-        # None for one that its source does not have any more, or that does not answer.
-        found = map(promoted.get, history.tools, map(self._tools.get, history.tools))
-        tools = tuple([tool for tool in found if tool is not None])
-        return Promotion(
-            made.handle,
-            made.turn,
-            made.epoch,
-            tools,
-            made.allowed,
-            made.gated,
-            made.pool_tokens,
-            sum([tool.schema.tokens for tool in tools]),
-            made.seconds,
-            made.fit,
-            made.abstained,
-        )
+
+def _tools_of(
+    turn: Promoted, history: History, known: Callable[[str], PromotedTool | None]
+) -> list[PromotedTool | None]:
+    """A turn's tools, those included that its session keeps; None for what is not known."""
+    ids, before = history.tools, turn.history.tools
+    tools = list(map(known, ids))
+    for tool in turn.promotion.tools:
+        tool_id = tool.schema.id
+        tools[ids.index(tool_id)] = _delivered(tool) if tool_id in before else tool
+    return tools
+
+
+def _extended(turn: Promoted, tools: list[PromotedTool | None]) -> Promotion:
+    """A turn's promotion with other tools, without those that their source does not have."""
+    made, found = turn.promotion, tuple(filter(None, tools))
+    return Promotion(
+        made.handle,
+        made.turn,
+        made.epoch,
+        found,
+        made.allowed,
+        made.gated,
+        made.pool_tokens,
+        sum([tool.schema.tokens for tool in found]),
+        made.seconds,
+        made.fit,
+        made.abstained,
+    )
 
 
 def _delivered(tool: PromotedTool) -> PromotedTool:
