@@ -10,7 +10,7 @@ from bench.quality_bed import HARD, MAIN
 
 Row = Mapping[str, Any]
 COLOURS = ("#30638e", "#d1495b", "#edae49", "#66a182", "#8a8d91", "#2e4057")
-LINES = (":", "--", "-", "-.")
+LINES: tuple[Any, ...] = (":", "--", "-", "-.", (0, (4, 1, 1, 1, 1, 1)))
 DASHES = {MAIN: "-", HARD: "--"}
 
 
