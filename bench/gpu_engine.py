@@ -156,7 +156,7 @@ class Bench:
             found["closed"] = closed.plain()
             found["answers"] = self.compared(pipelines[0], closed.seen)
             self.save()
-            rate = LOAD * closed.turns
+            rate = self.options.rate or LOAD * closed.turns
             opened = run(load().open(rate, warm, seconds))
             found["open"] = {"offered_per_s": round(rate), **opened.plain()}
             found["answers_open"] = self.compared(pipelines[0], opened.seen)
@@ -352,6 +352,7 @@ def main() -> int:
     parser.add_argument("--tools", type=int, default=10_000)
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each part")
+    parser.add_argument("--rate", type=float, default=0.0, help="of the open loop; 0: see above")
     parser.add_argument("--bulk", type=int, default=4096, help="turns of a request of many")
     parser.add_argument("--switch", type=float, default=0.5, help="interval of threads in ms")
     parser.add_argument("--tokenisers", type=int, default=0, help="processes for each device")

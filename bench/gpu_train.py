@@ -46,6 +46,7 @@ RECIPES = {
     "trial": Recipe(views=1, of_texts=5),
     "shipped": SHIPPED,
     "softer": replace(SHIPPED, temperature=0.1),
+    "two-seeds": replace(SHIPPED, seeds=2),
     "one-seed": replace(SHIPPED, seeds=1),
     "keep-all": replace(SHIPPED, keep=1.0),
     "dense-only": replace(SHIPPED, joint=0.0),
