@@ -9,7 +9,7 @@ float16). The second needs torch, NumPy and safetensors beside this repository. 
 written as soon as they are there; what time is left for is begun only if the last run's time
 fits into it, and what the file has already is not run again. ``--save NAME --model FOLDER``
 trains one recipe on all sets and writes its folder of changed weights. ``--join`` puts files of
-one kind of machine together.
+one kind of machine together. ``--measure FOLDER`` measures a model that is there.
 """
 
 from __future__ import annotations
@@ -141,9 +141,19 @@ class Bench:
         left = {origin, *self.held}
         return [one for one in self.sets if not left & {one.source.origin, one.source.name}]
 
+    def judge(self, folder: Path) -> None:
+        """Measure the model of a folder of changed weights."""
+        from ta_fast.encoder.model_folder import read_model_folder
+
+        model = read_model_folder(folder)
+        after = self.measure(load_bert(model, self.device), None)
+        self.results["shipped"] = {"digest": model.digest(), "after": after}
+        self.save()
+
     def measure(self, bert: Bert, origin: str | None) -> dict[str, Any]:
-        """Dense and hybrid figures of the sets of an origin, or of all."""
-        chosen = [one for one in self.sets if origin in (None, one.source.origin)]
+        """Dense and hybrid figures of the sets of an origin, or of all left out or held."""
+        origins = {*LEFT_OUT, *self.held} if origin is None else {origin}
+        chosen = [one for one in self.sets if {one.source.origin, one.source.name} & origins]
         return {
             one.source.name: {kind: asdict(found) for kind, found in figures(bert, one).items()}
             for one in chosen
@@ -201,6 +211,7 @@ def main() -> None:
     parser.add_argument("--held", default="", help="sets that are measured and never trained on")
     parser.add_argument("--save", default="", help="a recipe to train on all sets")
     parser.add_argument("--model", type=Path, help="where to write it")
+    parser.add_argument("--measure", type=Path, help="a folder that was written")
     options = parser.parse_args()
     if options.join and options.out:
         join(options.join, options.out)
@@ -213,6 +224,9 @@ def main() -> None:
     if options.out is None or bool(options.save) != bool(options.model):
         parser.error("give --out, and --save together with --model")
     bench = Bench(options.data, options.out, options.minutes, options.held.split(","))
+    if options.measure:
+        bench.judge(options.measure)
+        return
     if options.save:
         bench.write(RECIPES[options.save], options.model)
         return

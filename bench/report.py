@@ -21,7 +21,8 @@ from typing import Any
 MISSING = "not measured"
 PIPELINE = "gpu_pipeline"
 BEGIN, END = "<!-- results: python -m bench.report -->", "<!-- end of results -->"
-ELSEWHERE = {"quality", "serve", "soak", "engine_threads", "gpu_engine", "gpu_engine_2", "gpu_train"}
+ENGINE = {"engine_threads", "gpu_engine", "gpu_engine_2"}
+ELSEWHERE = {"quality", "serve", "soak", "gpu_train", *ENGINE}
 # A column, and the measurements that it takes the best of.
 COLUMNS = {
     "ta_fast": ("G64 half",),
