@@ -150,6 +150,8 @@ def _for_turns(encoder: Encoder, options: Options) -> Encoder:
     processes = options.tokenisers
     if processes is None:
         processes = _tokenisers(encoder, max(1, len(options.devices)))
+    if processes < 0:
+        raise InvalidConfig(f"--tokenisers {processes}; expected 0 or more")
     if processes:
         # Its modules need what only encoders of a folder have.
         from ta_fast.encoder.processes import ProcessReadEncoder

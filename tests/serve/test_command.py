@@ -147,8 +147,8 @@ def test_what_stays_on_a_gpu_is_not_remembered(made: Made, monkeypatch: pytest.M
 
 def test_texts_are_read_by_processes_only_where_they_can_be(made: Made) -> None:
     """An encoder without a tokenizer's file needs its own process."""
-    for processes in (2, -1):
-        with pytest.raises(InvalidConfig, match=f"{processes} processes that read texts"):
+    for processes, told in ((2, "2 processes that read texts"), (-1, "--tokenisers -1")):
+        with pytest.raises(InvalidConfig, match=told):
             open_gateway(HERE, Options(tokenisers=processes))
     assert len(made) == 2
 
