@@ -19,7 +19,7 @@ import numpy as np
 from bench.cpu import seconds_by_thread
 from ta_fast.engine import Engine, Epoch, Request, Stats
 from ta_fast.errors import TaFastError
-from ta_fast.types import U32, TopK
+from ta_fast.types import U32, Tool, TopK
 
 T = TypeVar("T")
 
@@ -43,6 +43,20 @@ def intents(count: int, seed: int, least: int = 6, most: int = 24) -> list[str]:
     first = rng.integers(0, len(words) - most, count).tolist()
     long = rng.integers(least, most + 1, count).tolist()
     return [" ".join(words[a : a + n]) for a, n in zip(first, long, strict=True)]
+
+
+def tools(count: int) -> list[Tool]:
+    """Made-up tools whose words are real."""
+    about, parts = intents(count, 1, 12, 40), intents(2 * count, 2, 6, 12)
+    made = []
+    for i, text in enumerate(about):
+        first, second, *_ = (word.strip(".,;:?").lower() for word in text.split())
+        name, server = f"{first}_{second}_{i}", f"server{i % 20}"
+        named = {"target": parts[2 * i], "options": parts[2 * i + 1]}
+        properties = {key: {"type": "string", "description": said} for key, said in named.items()}
+        schema = {"type": "object", "properties": properties}
+        made.append(Tool(f"{server}__{name}", name, text, schema, server))
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from bench.cpu import seconds_by_thread
-from bench.engine_load import Sessions, Turns, bulk, intents, quiet_collector, run
-from bench.gpu_engine import machine, tools
+from bench.engine_load import Sessions, Turns, bulk, intents, quiet_collector, run, tools
+from bench.gpu_engine import machine
 from ta_fast.encoder.model_folder import minilm_folder, read_model_folder
 from ta_fast.encoder.packed import Packed
 from ta_fast.encoder.processes import ProcessReadEncoder

@@ -25,7 +25,7 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,14 +50,16 @@ from bench.engine_load import (  # noqa: E402
     intents,
     quiet_collector,
     run,
+    tools,
 )
+from bench.gpu_share import Kernels  # noqa: E402
 from ta_fast.encoder import Encoder  # noqa: E402
 from ta_fast.encoder.processes import ProcessReadEncoder  # noqa: E402
 from ta_fast.engine import Engine, Epoch  # noqa: E402
 from ta_fast.lexicon import Lexicon  # noqa: E402
 from ta_fast.pipeline import Pipeline  # noqa: E402
 from ta_fast.routers import PipelineRouter  # noqa: E402
-from ta_fast.types import F32, Tool  # noqa: E402
+from ta_fast.types import F32  # noqa: E402
 from ta_fast_kernels import ToolMatrix  # noqa: E402
 
 CLASSES, ROLES = 64, 64
@@ -68,20 +70,6 @@ CHECKED = 400
 TOLERANCE = 2e-3
 """Half-precision scores of one text in batches of different shapes."""
 WANTED = {"turns_per_s": 50_000, "p99_ms": 50.0, "two_devices": 1.8}
-
-
-def tools(count: int) -> list[Tool]:
-    """Made-up tools whose words are real."""
-    about, parts = intents(count, 1, 12, 40), intents(2 * count, 2, 6, 12)
-    made = []
-    for i, text in enumerate(about):
-        first, second, *_ = (word.strip(".,;:?").lower() for word in text.split())
-        name, server = f"{first}_{second}_{i}", f"server{i % 20}"
-        named = {"target": parts[2 * i], "options": parts[2 * i + 1]}
-        properties = {key: {"type": "string", "description": said} for key, said in named.items()}
-        schema = {"type": "object", "properties": properties}
-        made.append(Tool(f"{server}__{name}", name, text, schema, server))
-    return made
 
 
 class Bench:
@@ -233,41 +221,6 @@ class Bench:
         if self.options.out:
             self.options.out.parent.mkdir(parents=True, exist_ok=True)
             self.options.out.write_text(json.dumps(self.results, indent=1) + "\n")
-
-
-class Kernels:
-    """The share of time in which the GPU runs a kernel or copies, traced by torch's profiler."""
-
-    def __init__(self, device: str) -> None:
-        self.there = device != "cpu"
-        self.share: float | str = 0.0
-
-    async def traced(self, load: Coroutine[Any, Any, Report]) -> Report:
-        """Run a load, traced."""
-        if not self.there:
-            return await load
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CUDA]) as trace:
-            began = perf_counter()
-            report = await load
-            wall = perf_counter() - began
-        try:
-            on_gpu = [e for e in trace.events() if str(e.device_type).endswith("CUDA")]
-            spans = sorted((e.time_range.start, e.time_range.end) for e in on_gpu)
-            self.share = round(union(spans) / 1e6 / wall, 4)
-        except Exception as error:  # the figure beside it stands for itself
-            self.share = repr(error)
-        return report
-
-
-def union(spans: Sequence[tuple[float, float]]) -> float:
-    """How much ascending spans cover together."""
-    covered, end = 0.0, float("-inf")
-    for first, last in spans:
-        covered += max(0.0, last - max(first, end))
-        end = max(end, last)
-    return covered
 
 
 def make_encoder(device: str, folder: Path | None) -> Encoder:

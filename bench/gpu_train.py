@@ -29,6 +29,7 @@ bare_packages()
 
 import torch  # noqa: E402
 
+from ta_fast.encoder.model_folder import named_folder, read_model_folder  # noqa: E402
 from ta_fast.train.batches import DeviceSet  # noqa: E402
 from ta_fast.train.bert import Bert  # noqa: E402
 from ta_fast.train.data import Prepared  # noqa: E402
@@ -64,7 +65,6 @@ def prepare(folders: Sequence[Path], data: Path, base: str) -> None:
     """Write what a run needs: the sets, and the base in float16."""
     from safetensors.torch import load_file, save_file
 
-    from ta_fast.encoder.model_folder import named_folder, read_model_folder
     from ta_fast.train.command import Options, read_sets
 
     model = read_model_folder(named_folder(base))
@@ -85,8 +85,6 @@ class Bench:
     """The sets and the base on the device, the results so far, and the time that is left."""
 
     def __init__(self, data: Path, out: Path, minutes: float, held: Sequence[str] = ()) -> None:
-        from ta_fast.encoder.model_folder import read_model_folder
-
         self.ends, self.out, self.held = perf_counter() + 60 * minutes, out, held
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.prepared = Prepared.load(data / "sets.npz")
@@ -143,8 +141,6 @@ class Bench:
 
     def judge(self, folder: Path) -> None:
         """Measure the model of a folder of changed weights."""
-        from ta_fast.encoder.model_folder import read_model_folder
-
         model = read_model_folder(folder)
         after = self.measure(load_bert(model, self.device), None)
         self.results["shipped"] = {"digest": model.digest(), "after": after}

@@ -243,17 +243,22 @@ def _write(path: Path, rows: Iterable[object]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The flag for the folder of evaluation sets, whose texts are left out."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=os.environ.get("TA_FAST_DATA", beside))
+
+
 def main() -> None:
     """Write every set whose package is there; name those that are not."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pypi", type=Path, required=True, help="folder of Python packages")
     parser.add_argument("--npm", type=Path, required=True, help="a node_modules folder")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=os.environ.get("TA_FAST_DATA", beside))
+    add_data(parser)
     parser.add_argument("--only", nargs="*", help="names of the sets to write")
     given = parser.parse_args()
-    evaluated = evaluated_texts(Path(given.data))
+    evaluated = evaluated_texts(given.data)
     for origin in ORIGINS:
         if given.only and origin.name not in given.only:
             continue

@@ -11,14 +11,13 @@ sight of any other set.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.training_rows import ReadSet, Rows, tool_row
-from bench.training_sets import SEED, evaluated_texts, plain, usable, write_set
+from bench.training_sets import SEED, add_data, evaluated_texts, plain, usable, write_set
 from ta_fast.errors import InvalidCatalog
 
 WRITTEN = Path(__file__).parent / "written"
@@ -106,12 +105,11 @@ def write_sets(folder: Path, out: Path, evaluated: frozenset[str]) -> Iterator[s
 
 def main() -> None:
     """Write the sets."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=os.environ.get("TA_FAST_DATA", beside))
+    add_data(parser)
     given = parser.parse_args()
-    for line in write_sets(WRITTEN, given.out, evaluated_texts(Path(given.data))):
+    for line in write_sets(WRITTEN, given.out, evaluated_texts(given.data)):
         print(line, flush=True)
 
 

@@ -18,12 +18,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.resources import files
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ta_fast.encoder.model_folder import SHIPPED, named_folder
 from ta_fast.errors import InvalidCatalog, InvalidConfig
 from ta_fast.types import F32, I32
 
@@ -254,7 +254,7 @@ def read_calibration(text: str) -> Calibration:
 
 @cache
 def _shipped() -> tuple[Calibration, ...]:
-    path = files(__package__) / "models/minilm-tools/calibration.jsonl"
+    path = named_folder(SHIPPED) / "calibration.jsonl"
     return tuple(map(read_calibration, path.read_text(encoding="utf-8").splitlines()))
 
 

@@ -110,6 +110,14 @@ async def until(holds: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
+async def occupied(engine: Engine, on: Epoch, router: FakeRouter) -> asyncio.Future[Answer]:
+    """A turn, "first", that keeps the device busy until its router is free again."""
+    router.free.clear()
+    first = asyncio.ensure_future(engine.route(request(on, "first")))
+    await until(router.busy.is_set)
+    return first
+
+
 def epoch(*routers: FakeRouter) -> Epoch:
     """An epoch of these routers, one word of classes."""
     return Epoch(routers, words=1)

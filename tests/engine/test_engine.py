@@ -19,6 +19,7 @@ from tests.engine.routers import (
     answers,
     epoch,
     found,
+    occupied,
     raise_on,
     request,
     row_of,
@@ -157,9 +158,7 @@ def test_tokens_are_counted_before_the_device() -> None:
 
     async def story() -> None:
         async with Engine(limits=Limits(tokens=120, seconds=1000)) as engine:
-            router.free.clear()
-            first = asyncio.ensure_future(engine.route(request(epoch(router), "first")))
-            await until(router.busy.is_set)
+            first = await occupied(engine, epoch(router), router)
             rest = asyncio.ensure_future(engine.route(request(epoch(router), *texts)))
             await asyncio.sleep(0)
             router.free.set()
@@ -278,9 +277,7 @@ def test_a_caller_changes_its_texts_while_they_wait(turns: int) -> None:
 
     async def story() -> None:
         async with Engine() as engine:
-            router.free.clear()
-            first = asyncio.ensure_future(engine.route(request(on, "first")))
-            await until(router.busy.is_set)
+            first = await occupied(engine, on, router)
             texts = [f"turn {i}" for i in range(turns)]
             allowed, least = np.ones((turns, 1), np.uint32), np.zeros(turns, np.float32)
             asked = Request(on, texts, allowed, 1, least)

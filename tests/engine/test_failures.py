@@ -18,6 +18,7 @@ from tests.engine.routers import (
     epoch,
     found,
     kinds,
+    occupied,
     outcomes,
     raise_on,
     request,
@@ -35,9 +36,7 @@ def test_a_thread_dies_once(stage: str, error: type[BaseException]) -> None:
 
     async def story() -> None:
         async with Engine(limits=Limits(rows=1)) as engine:
-            router.free.clear()
-            first = asyncio.ensure_future(engine.route(request(on, "first")))
-            await until(router.busy.is_set)
+            first = await occupied(engine, on, router)
             fatal = asyncio.ensure_future(engine.route(request(on, "fatal")))
             await asyncio.sleep(0.02)
             rest = asyncio.ensure_future(outcomes(engine, on, ["a", "b", "c"]))
@@ -61,9 +60,7 @@ def test_a_thread_dies_twice(stage: str) -> None:
 
     async def story() -> None:
         async with Engine(limits=Limits(rows=4)) as engine:
-            router.free.clear()
-            first = asyncio.ensure_future(engine.route(request(on, "first")))
-            await until(router.busy.is_set)
+            first = await occupied(engine, on, router)
             rest = asyncio.ensure_future(outcomes(engine, on, ["fatal"] * 40))
             await asyncio.sleep(0.02)
             router.free.set()

@@ -24,6 +24,7 @@ from tests.engine.routers import (
     epoch,
     found,
     kinds,
+    occupied,
     outcomes,
     raise_on,
     request,
@@ -145,9 +146,7 @@ def test_one_poison_turn_fails_alone(stage: str) -> None:
 
     async def story() -> None:
         async with Engine() as engine:
-            router.free.clear()
-            first = asyncio.ensure_future(engine.route(request(on, "first")))
-            await until(router.busy.is_set)
+            first = await occupied(engine, on, router)
             texts = [f"turn {i}" for i in range(200)]
             texts[77] = "poison 1"
             rest = asyncio.ensure_future(outcomes(engine, on, texts))
@@ -185,9 +184,7 @@ def test_nobody_waits_for_another_s_poison() -> None:
 
     async def story() -> None:
         async with Engine() as engine:
-            router.free.clear()
-            first = asyncio.ensure_future(engine.route(request(on, "first")))
-            await until(router.busy.is_set)
+            first = await occupied(engine, on, router)
             good, bad = (
                 asyncio.ensure_future(engine.route(request(on, t))) for t in ("good", "poison")
             )
