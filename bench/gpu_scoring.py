@@ -21,7 +21,8 @@ import torch
 
 from bench.gpu_peers import machine, said
 from ta_fast_kernels import class_order
-from ta_fast_kernels.triton_topk import FEW_TOOLS, GroupSearch, Tiling, tiling
+from ta_fast_kernels.triton_maxima import Tiling, find_maxima
+from ta_fast_kernels.triton_topk import FEW_TOOLS, GroupSearch
 
 DIM, K = 384, 10
 CUDA = "cuda"
@@ -203,13 +204,13 @@ SHAPES = [(1, 120), (1, 10_240), (64, 10_240), (1024, 10_240), (64, 102_400), (1
 
 def stages(results: dict[str, Any], p: Problem, where: str) -> None:
     """The bare product, each stage alone, and the whole; what is wrong, on the smaller."""
-    memory, cut = p.search.scratch(p.turns), tiling(p.turns)
+    memory = p.search.scratch(p.turns)
     product = torch.empty((p.turns, p.count), dtype=torch.float16, device=CUDA)
-    one = p.queries, p.allowed, memory, cut
+    one = p.search, p.queries, p.allowed, memory
     two = p.queries, p.allowed, K, p.threshold, memory, p.out
     calls: dict[str, Callable[[], object]] = {
         "cuBLAS us": lambda: torch.matmul(p.queries, p.vectors.T, out=product),
-        "stage one us": lambda: p.search.find_maxima(*one),
+        "stage one us": lambda: find_maxima(*one),
         "stage two us": lambda: p.search.find_best(*two),
     }
     if p.turns > p.search.max_turns or len(p.search.tools) <= FEW_TOOLS:

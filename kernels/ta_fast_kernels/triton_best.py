@@ -71,20 +71,6 @@ def _flat(values, hit):
 
 
 @triton.jit
-def _set_tops(
-    words, tops, b, n_turns, n,
-    SETS: tl.constexpr, FAN: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr,
-):  # fmt: skip
-    """The greatest of the entries s, s + SETS, ..., for each set s."""
-    i = tl.arange(0, FAN)[:, None] * SETS + tl.arange(0, SETS)[None, :]
-    top = _entry(words, tops, i, b, n_turns, i < n, GROUP, TILES)
-    for first in range(SETS * FAN, n, SETS * FAN):
-        use = first + i < n
-        top = tl.maximum(top, _entry(words, tops, first + i, b, n_turns, use, GROUP, TILES))
-    return tl.max(top, axis=0)
-
-
-@triton.jit
 def _ranks(values, N: tl.constexpr):
     """How many are above each; equal ones count in their order."""
     i = tl.arange(0, N)
@@ -131,15 +117,42 @@ def _open_groups(
     return best
 
 
+@triton.jit
+def _open(
+    query, tools, rows, classes, allowed, words, tops, b, n_turns, hits, n_hits, groups, best,
+    cut, reach, least, error, asked,
+    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, K: tl.constexpr,
+    TILES: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+    KIND: tl.constexpr,
+):  # fmt: skip
+    """Open entries that can reach the cut: groups, or tiles, whose groups that can are next."""
+    GROUPS: tl.constexpr = TILE // GROUP
+    found = groups + SLOTS * GROUPS
+    if TILES:
+        for first in range(0, n_hits, SLOTS):
+            tile = _unpack(hits, first, n_hits, SLOTS)
+            group = tile[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+            known = (tile >= 0)[:, None] & (group >= 0)
+            near = _entry(words, tops, group, b, n_turns, known, GROUP, False) >= reach
+            n_near = _pack_hits(groups, *_flat(group, near))
+            best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, groups, n_near, found, best, cut, least, error, asked, D, GROUP, PART, K, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
+    else:
+        best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, hits, n_hits, found, best, cut, least, error, asked, D, GROUP, PART, K, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
+    return best
+
+
 @triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "k"])
 def best_tools(
     queries, tools, rows, classes, allowed, threshold, words, tops, lists, out_scores, out_rows,
     n_words, n_turns, n_tiles, k, slack, starts, lexical, most,
     D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, K: tl.constexpr, TILES: tl.constexpr,
-    SETS: tl.constexpr, FAN: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr,
-    BD: tl.constexpr, KIND: tl.constexpr, EARLY: tl.constexpr,
+    SETS: tl.constexpr, FAN: tl.constexpr, ONCE: tl.constexpr, SLOTS: tl.constexpr,
+    ROWS: tl.constexpr, BD: tl.constexpr, KIND: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program a turn. Its entries are the tiles' tops, or (not ``TILES``) the groups' words."""
+    """One program a turn. Its entries are the tiles' tops, or (not ``TILES``) the groups' words.
+
+    Entry i is in set ``i % SETS``. With ``ONCE`` there are no more than ``SETS * FAN``.
+    """
     GROUPS: tl.constexpr = TILE // GROUP
     b = tl.program_id(0)
     allowed += b.to(tl.int64) * n_words
@@ -153,37 +166,38 @@ def best_tools(
         tl.extra.cuda.gdc_wait()
 
     n = n_tiles if TILES else n_tiles * GROUPS
-    top = _set_tops(words, tops, b, n_turns, n, SETS, FAN, GROUP, TILES)
+    i = tl.arange(0, FAN)[:, None] * SETS + tl.arange(0, SETS)[None, :]
+    entry = _entry(words, tops, i, b, n_turns, i < n, GROUP, TILES)
+    top = tl.max(entry, axis=0)
+    if not ONCE:
+        for first in range(SETS * FAN, n, SETS * FAN):
+            more = _entry(words, tops, first + i, b, n_turns, first + i < n, GROUP, TILES)
+            top = tl.maximum(top, tl.max(more, axis=0))
     rank = _ranks(top, SETS)
     bound = tl.max(tl.where(rank == k - 1, top, NEVER), axis=0)
     bound -= tl.abs(bound) * 2.0**-8 + 2.0**-126  # rounded to bfloat16
     cut = tl.minimum(tl.maximum(bound - 2 * error, least - error), LARGEST)
     cut = tl.maximum(cut, -LARGEST)
     reach = cut - tl.abs(cut) * 2.0**-8 - 2.0**-126
-    n_sets = tl.sum((top >= reach).to(tl.int32), axis=0)
 
     best = tl.full((K,), NO_KEY, tl.int64)
-    sets = lists + b.to(tl.int64) * (SETS + SLOTS * FAN + SLOTS * GROUPS + SLOTS * GROUP)
+    HITS: tl.constexpr = SETS * FAN if ONCE else SLOTS * FAN
+    sets = lists + b.to(tl.int64) * (SETS + HITS + SLOTS * GROUPS + SLOTS * GROUP)
     hits = sets + SETS
-    groups = hits + SLOTS * FAN
-    found = groups + SLOTS * GROUPS
-    _pack(sets, tl.arange(0, SETS), rank, top >= reach)
-    for first_set in range(0, n_sets, SLOTS):
-        mine = _unpack(sets, first_set, n_sets, SLOTS)
-        for m in range(0, tl.cdiv(n, SETS), FAN):
-            i = mine[:, None] + (m + tl.arange(0, FAN))[None, :] * SETS
-            use = (mine >= 0)[:, None] & (i < n)
-            hit = _entry(words, tops, i, b, n_turns, use, GROUP, TILES) >= reach
-            n_hits = _pack_hits(hits, *_flat(i, hit))
-            if TILES:
-                for first in range(0, n_hits, SLOTS):
-                    tile = _unpack(hits, first, n_hits, SLOTS)
-                    group = tile[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
-                    known = (tile >= 0)[:, None] & (group >= 0)
-                    near = _entry(words, tops, group, b, n_turns, known, GROUP, False) >= reach
-                    n_near = _pack_hits(groups, *_flat(group, near))
-                    best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, groups, n_near, found, best, cut, least, error, asked, D, GROUP, PART, K, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
-            else:
-                best = _open_groups(query, tools, rows, classes, allowed, words, b, n_turns, hits, n_hits, found, best, cut, least, error, asked, D, GROUP, PART, K, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
+    groups = hits + HITS
+    if ONCE:
+        n_hits = _pack_hits(hits, *_flat(i, entry >= reach))
+        best = _open(query, tools, rows, classes, allowed, words, tops, b, n_turns, hits, n_hits, groups, best, cut, reach, least, error, asked, D, GROUP, PART, K, TILES, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
+    else:
+        n_sets = tl.sum((top >= reach).to(tl.int32), axis=0)
+        _pack(sets, tl.arange(0, SETS), rank, top >= reach)
+        for first_set in range(0, n_sets, SLOTS):
+            mine = _unpack(sets, first_set, n_sets, SLOTS)
+            for m in range(0, tl.cdiv(n, SETS), FAN):
+                at = mine[:, None] + (m + tl.arange(0, FAN))[None, :] * SETS
+                use = (mine >= 0)[:, None] & (at < n)
+                hit = _entry(words, tops, at, b, n_turns, use, GROUP, TILES) >= reach
+                n_hits = _pack_hits(hits, *_flat(at, hit))
+                best = _open(query, tools, rows, classes, allowed, words, tops, b, n_turns, hits, n_hits, groups, best, cut, reach, least, error, asked, D, GROUP, PART, K, TILES, SLOTS, ROWS, BD, KIND)  # fmt: skip # noqa: E501
 
     _write(best, out_scores, out_rows, b, k, K)

@@ -57,7 +57,8 @@ def _scores(
         d = first + tl.arange(0, BD)
         left = tl.load(query + d, mask=d < D, other=0.0).to(tl.float64)
         row = tools + position.to(tl.int64)[:, None] * D + d[None, :]
-        part = tl.load(row, mask=use[:, None] & (d < D)[None, :], other=0.0).to(tl.float64)
+        listed = (position >= 0)[:, None]  # nothing waits for what the turn may use
+        part = tl.load(row, mask=listed & (d < D)[None, :], other=0.0).to(tl.float64)
         total += tl.sum(tl.reshape(part * left[None, :], [ROWS, BD // EACH, EACH]), axis=2)
     total = tl.sum(total, axis=1)
     if KIND != NONE:

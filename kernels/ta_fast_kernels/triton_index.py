@@ -34,28 +34,6 @@ def part_size(turns: int, tiles: int) -> int:
     return 2 if tiles <= 2048 else 4
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """How the matrix product is cut: turns and dimensions of a tile of 128 tools."""
-
-    turns: int
-    dims: int
-    warps: int
-    stages: int
-
-
-NARROW = Tiling(64, 64, 4, 3)
-WIDE = Tiling(128, 64, 4, 3)
-WIDE_HYBRID = Tiling(128, 64, 8, 3)
-
-
-def tiling(turns: int, *, hybrid: bool = False) -> Tiling:
-    """The measured choice for so many turns."""
-    if turns <= 64:
-        return NARROW
-    return WIDE_HYBRID if hybrid else WIDE
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """Which stored row of a ``ToolMatrix`` is at which position on the device.

@@ -36,28 +36,28 @@ def _seam(at):
 
 
 @triton.jit
-def _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS: tl.constexpr):
+def _group_gate(allowed, n_words, turn, here, low, high, until, group):
     """May the turn use the group? ``[turns, groups]`` of a tile of large classes."""
     row = allowed + turn.to(tl.int64) * n_words
     first = _bit(tl.load(row + low // 32, mask=here & (low >= 0), other=0), low)
     second = _bit(tl.load(row + high // 32, mask=here & (high >= 0), other=0), high)
-    return tl.where((tl.arange(0, GROUPS) < until)[None, :], first[:, None], second[:, None]) != 0
+    return tl.where((group < until)[None, :], first[:, None], second[:, None]) != 0
 
 
 @triton.jit
 def _tool_gate(
-    allowed, n_words, turn, here, tile, valid, classes, GROUP: tl.constexpr, IDENTITY: tl.constexpr
-):
+    allowed, n_words, turn, here, tile, valid, classes, group,
+    GROUP: tl.constexpr, IDENTITY: tl.constexpr,
+):  # fmt: skip
     """Bits ``[turns, groups]``: bit i says whether the turn may use member i of the group."""
-    GROUPS: tl.constexpr = TILE // GROUP
-    group = tile * GROUPS + tl.arange(0, GROUPS)
+    group += tile * (TILE // GROUP)
     base, present = allowed + turn.to(tl.int64)[:, None] * n_words, here[:, None]
     if IDENTITY:
         first = group * GROUP
         known = present & (first // 32 < n_words)[None, :]
         words = tl.load(base + (first // 32)[None, :], mask=known, other=0) >> (first % 32)[None, :]
     else:
-        words = tl.zeros([turn.shape[0], GROUPS], tl.int32)
+        words = (turn[:, None] + group[None, :]) * 0
         for i in range(GROUP):
             member = tl.maximum(tl.load(classes + _position(group, i, GROUP)), 0)
             word = tl.load(base + (member // 32)[None, :], mask=present, other=0)
@@ -72,17 +72,22 @@ def _position(group, member, GROUP):
 
 
 @triton.jit
-def _masked(product, words, BM: tl.constexpr, GROUP: tl.constexpr):
+def _masked(product, words, members, BM: tl.constexpr, GROUP: tl.constexpr):
     """``product [BM, TILE]``, very low where the bit of the group's word is not set."""
-    HALF: tl.constexpr = GROUP // 2
-    pair = tl.reshape(tl.arange(0, HALF), [1, 1, HALF, 1, 1])
-    one = tl.reshape(tl.arange(0, 2), [1, 1, 1, 1, 2])
-    bits = tl.reshape(words, [BM, TILE // (4 * GROUP), 1, 4, 1]) >> (2 * pair + one)
+    member = tl.reshape(members, [1, 1, GROUP // 2, 1, 2])
+    bits = tl.reshape(words, [BM, TILE // (4 * GROUP), 1, 4, 1]) >> member
     return tl.where(tl.reshape(bits & 1, [BM, TILE]) != 0, product, LOWEST)
 
 
 @triton.jit
-def _two_best(product, BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr):
+def _numbers(GROUP: tl.constexpr, PART: tl.constexpr):
+    """The groups of a tile, what ``_two_best`` numbers parts by, and the members of a group."""
+    parts = tl.arange(0, TILE if PART == 1 else GROUP // PART)
+    return tl.arange(0, TILE // GROUP), parts, tl.arange(0, GROUP)
+
+
+@triton.jit
+def _two_best(product, parts, BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr):
     """The greatest of each group, and of its other parts: ``[BM, TILE / GROUP]`` each.
 
     A part is ``PART`` neighbours (1, 2 or 4). The last bits of the greatest say in which it is.
@@ -90,8 +95,7 @@ def _two_best(product, BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr
     BLOCKS: tl.constexpr = TILE // (4 * GROUP)
     PARTS: tl.constexpr = GROUP // PART
     if PART == 1:
-        at = tl.arange(0, TILE)
-        part = at % (4 * GROUP) // 8 * 2 + at % 2
+        part = parts % (4 * GROUP) // 8 * 2 + parts % 2
         marked = (product.to(tl.int32, bitcast=True) & -PARTS) | part[None, :]
         pairs = tl.reshape(marked.to(tl.float32, bitcast=True), [BM, BLOCKS, GROUP // 2, 4, 2])
         first, second = tl.max(pairs, axis=4), tl.min(pairs, axis=4)
@@ -99,7 +103,7 @@ def _two_best(product, BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr
         best = tl.max(tl.reshape(product, [BM, BLOCKS, GROUP // 2, 4, 2]), axis=4)
         if PART == 4:
             best = tl.max(tl.reshape(best, [BM, BLOCKS, PARTS, 2, 4]), axis=3)
-        part = tl.reshape(tl.arange(0, PARTS), [1, 1, PARTS, 1])
+        part = tl.reshape(parts, [1, 1, PARTS, 1])
         marked = (best.to(tl.int32, bitcast=True) & -PARTS) | part
         pairs = tl.reshape(marked.to(tl.float32, bitcast=True), [BM, BLOCKS, PARTS // 2, 2, 4])
         first, second = tl.max(pairs, axis=3), tl.min(pairs, axis=3)
@@ -121,12 +125,15 @@ def _words(first, second, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _emit(words, tops, product, may, turn, here, tile, n_turns, BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr):  # fmt: skip # noqa: E501
+def _emit(
+    out, product, may, turn, here, tile, n_turns, numbers,
+    BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr,
+):  # fmt: skip
     """Write the words ``[turns, groups]`` of a tile, and the greatest of each turn."""
-    GROUPS: tl.constexpr = TILE // GROUP
-    first, second = _two_best(product, BM, GROUP, PART)
-    row = (tile.to(tl.int64) * n_turns + turn) * GROUPS
-    group = tl.arange(0, GROUPS)
+    words, tops = out
+    group, parts = numbers[0], numbers[1]
+    first, second = _two_best(product, parts, BM, GROUP, PART)
+    row = (tile.to(tl.int64) * n_turns + turn) * (TILE // GROUP)
     word = tl.where(may, _words(first, second, GROUP // PART), NEVER_WORD)
     tl.store(words + row[:, None] + group[None, :], word, mask=here[:, None])
     top = tl.max(tl.where(may, first, NEVER), axis=1)
@@ -146,50 +153,49 @@ def few_tiles(
     SHARED: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a tile, tiles of both kinds: for where all programs fit the device at once."""
-    GROUPS: tl.constexpr = TILE // GROUP
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
     tile, first = tl.program_id(0) % n_tiles, tl.program_id(0) // n_tiles * BM
     turn = first + tl.arange(0, BM)
     here = turn < n_turns
+    out, numbers = (words, tops), _numbers(GROUP, PART)
     product = tl.zeros((BM, TILE), dtype=tl.float32)
     for d in range(0, D, BK):
         product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
     if SHARED and tile >= n_pure:
-        bits = _tool_gate(allowed, n_words, turn, here, tile, valid, classes, GROUP, IDENTITY)
-        product = _masked(product, bits, BM, GROUP)
-        _emit(words, tops, product, bits != 0, turn, here, tile, n_turns, BM, GROUP, PART)
+        bits = _tool_gate(
+            allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+        )
+        product = _masked(product, bits, numbers[2], BM, GROUP)
+        _emit(out, product, bits != 0, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
     else:
         low, high, until = _seam(seams + tile * 4)
-        may = _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS)
-        _emit(words, tops, product, may, turn, here, tile, n_turns, BM, GROUP, PART)
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
+        _emit(out, product, may, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
 
 
 @triton.jit
 def _tiles_to_see(
-    todo, union, used, tops, allowed, seams, n_words, n_used, n_turns, n_tiles, first, start, step,
-    BM: tl.constexpr,
+    todo, union, used, words, tops, allowed, seams, n_words, n_used, n_turns, n_tiles, start, step,
+    turn, column, lane, GROUP: tl.constexpr, EVERY: tl.constexpr,
 ):  # fmt: skip
     """List the tiles ``start, start + step, ...`` that some turn may see; how many they are.
 
-    A tile that none may see gets the top -inf: nobody will look for its maxima. These are
-    listed from the other end.
+    The others are listed from the other end. They get the top -inf, so that nobody opens them,
+    and, if the search looks at ``EVERY`` word, such words.
     """
-    turn = first + tl.arange(0, BM)
     here = turn < n_turns
     row = (allowed + turn.to(tl.int64) * n_words)[:, None]
-    W: tl.constexpr = 4
-    for i in range(0, n_used, W):
-        some = i + tl.arange(0, W) < n_used
-        word = tl.load(used + i + tl.arange(0, W), mask=some, other=0)
+    for i in range(0, n_used, column.shape[0]):
+        some = i + column < n_used
+        word = tl.load(used + i + column, mask=some, other=0)
         bits = tl.load(row + word[None, :], mask=here[:, None] & some[None, :], other=0)
         tl.store(union + word, tl.reduce(bits, 0, _either), mask=some)
     tl.debug_barrier()
-    count = tl.full((), 0, tl.int32)
+    count = step * 0
     end = tl.cdiv(n_tiles, step)
-    T: tl.constexpr = 64
-    for at in range(start, n_tiles, step * T):
-        tile = at + tl.arange(0, T) * step
+    for at in range(start, n_tiles, step * lane.shape[0]):
+        tile = at + lane * step
         real = tile < n_tiles
         low = tl.load(seams + tile * 4, mask=real, other=-1)
         high = tl.load(seams + tile * 4 + 1, mask=real, other=-1)
@@ -201,10 +207,14 @@ def _tiles_to_see(
         tl.store(todo + end - tl.cumsum(unseen, axis=0), tile, mask=unseen != 0)
         end -= tl.sum(unseen, axis=0)
     tl.debug_barrier()
-    nothing = tl.full((BM,), NEVER, tl.float32).to(tl.bfloat16)
     for i in range(end, tl.cdiv(n_tiles, step)):
         tile = tl.load(todo + i)
-        tl.store(tops + _top(turn, tile, n_turns), nothing, mask=here)
+        tl.store(tops + _top(turn, tile, n_turns), NEVER, mask=here)
+        if EVERY:
+            first = words + (tile.to(tl.int64) * n_turns + turn) * (TILE // GROUP)
+            for part in range(0, TILE // GROUP, 4):
+                four = first[:, None] + part + column[None, :]
+                tl.store(four, NEVER_WORD, mask=here[:, None])
     return count
 
 
@@ -217,30 +227,33 @@ def _either(a, b):
 def pure_tiles(
     queries, tools, words, tops, allowed, seams, used, todo, union,
     n_words, n_used, n_turns, n_tiles,
-    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr,
+    D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, EVERY: tl.constexpr,
     BM: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Tiles of large classes, each program several, for one block of turns."""
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
-    GROUPS: tl.constexpr = TILE // GROUP
     batches = tl.cdiv(n_turns, BM)
     program, step = tl.program_id(0), tl.num_programs(0) // batches
     first = program % batches * BM
     start = tl.where(program < step * batches, program // batches, n_tiles)  # or nothing to do
     todo += program.to(tl.int64) * tl.cdiv(n_tiles, step)
     union += program.to(tl.int64) * n_words
-    count = _tiles_to_see(todo, union, used, tops, allowed, seams, n_words, n_used, n_turns, n_tiles, first, start, step, BM)  # fmt: skip # noqa: E501
     turn = first + tl.arange(0, BM)
     here = turn < n_turns
+    count = _tiles_to_see(
+        todo, union, used, words, tops, allowed, seams, n_words, n_used, n_turns, n_tiles,
+        start, step, turn, tl.arange(0, 4), tl.arange(0, 64), GROUP, EVERY,
+    )  # fmt: skip
+    out, numbers = (words, tops), _numbers(GROUP, PART)
     for i in tl.range(0, count, flatten=True):
         tile = tl.load(todo + i)
         product = tl.zeros((BM, TILE), dtype=tl.float32)
         for d in range(0, D, BK):
             product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
         low, high, until = _seam(seams + tile * 4)
-        may = _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS)
-        _emit(words, tops, product, may, turn, here, tile, n_turns, BM, GROUP, PART)
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
+        _emit(out, product, may, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
 
 
 @triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "n_pure"])
@@ -253,6 +266,7 @@ def shared_tiles(
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
     batches = tl.cdiv(n_turns, BM)
+    out, numbers = (words, tops), _numbers(GROUP, PART)
     last = (n_tiles - n_pure) * batches
     for item in tl.range(tl.program_id(0), last, tl.num_programs(0), flatten=True):
         tile, first = n_pure + item // batches, item % batches * BM
@@ -261,6 +275,8 @@ def shared_tiles(
         product = tl.zeros((BM, TILE), dtype=tl.float32)
         for d in range(0, D, BK):
             product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
-        bits = _tool_gate(allowed, n_words, turn, here, tile, valid, classes, GROUP, IDENTITY)
-        product = _masked(product, bits, BM, GROUP)
-        _emit(words, tops, product, bits != 0, turn, here, tile, n_turns, BM, GROUP, PART)
+        bits = _tool_gate(
+            allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+        )
+        product = _masked(product, bits, numbers[2], BM, GROUP)
+        _emit(out, product, bits != 0, turn, here, tile, n_turns, numbers, BM, GROUP, PART)

@@ -18,6 +18,7 @@ from ta_fast_kernels.triton_kernels import (
     _emit,
     _group_gate,
     _masked,
+    _numbers,
     _seam,
     _tool_gate,
     _top,
@@ -107,14 +108,17 @@ def hybrid_tiles(
     tile, first = first_tile + tl.program_id(0) // blocks, tl.program_id(0) % blocks * BM
     turn = first + tl.arange(0, BM)
     here = turn < n_turns
+    out, numbers = (words, tops), _numbers(GROUP, PART)
     shared = SHARED and tile >= n_pure
     low, high, until = tl.full((), -1, tl.int32), tl.full((), -1, tl.int32), GROUPS
     if shared:
-        bits = _tool_gate(allowed, n_words, turn, here, tile, valid, classes, GROUP, IDENTITY)
+        bits = _tool_gate(
+            allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+        )
         seen = tl.max(tl.max((bits != 0).to(tl.int32), axis=1), axis=0)
     else:
         low, high, until = _seam(seams + tile * 4)
-        may = _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS)
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
         seen = tl.max(tl.max(may.to(tl.int32), axis=1), axis=0)
     if seen != 0:
         product = tl.zeros((BM, TILE), dtype=tl.float32)
@@ -124,12 +128,14 @@ def hybrid_tiles(
             tl.extra.cuda.gdc_wait()
         product += sums.load([first, (tile - first_tile) * TILE]) * UNIT
         if shared:
-            bits = _tool_gate(allowed, n_words, turn, here, tile, valid, classes, GROUP, IDENTITY)
-            product = _masked(product, bits, BM, GROUP)
-            _emit(words, tops, product, bits != 0, turn, here, tile, n_turns, BM, GROUP, PART)
+            bits = _tool_gate(
+                allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+            )
+            product = _masked(product, bits, numbers[2], BM, GROUP)
+            _emit(out, product, bits != 0, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
         else:
-            may = _group_gate(allowed, n_words, turn, here, low, high, until, GROUPS)
-            _emit(words, tops, product, may, turn, here, tile, n_turns, BM, GROUP, PART)
+            may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
+            _emit(out, product, may, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
     else:
         if EARLY:
             tl.extra.cuda.gdc_wait()

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from triton.tools.tensor_descriptor import TensorDescriptor
 
-from ta_fast_kernels import triton_kernels as kernels
 from ta_fast_kernels.triton_best import best_tools
 from ta_fast_kernels.triton_exact import every_tool
 from ta_fast_kernels.triton_index import (
     TILE,
     Layout,
-    Tiling,
     group_size,
     part_size,
     place,
-    tiling,
 )
 from ta_fast_kernels.triton_lexical import NONE, ROWS_OF_TERMS
+from ta_fast_kernels.triton_maxima import Tiling, find_maxima, kernels_for_hopper
 from ta_fast_kernels.triton_terms import TermIndex, TurnTerms, lexical_kind, lexical_operands
 
 if TYPE_CHECKING:
@@ -42,9 +39,7 @@ FEW_GROUPS = 2048
 """Up to so many groups, the search starts from the groups; beyond, from the tiles."""
 FEW_TILES = 2048
 """Up to so many tiles, 64 sets of tiles; beyond, more."""
-MANY_GROUPS = 8192
-"""Groups from which a small batch is padded: a tile's copy is slower where rows are missing."""
-LIST = 256 + 16 * 64 + 16 * 16 + 16 * 32
+LIST = 256 + 2048 + 2 * 32 * 16
 """Numbers that stage two writes down for a turn, at most."""
 
 
@@ -97,9 +92,10 @@ class GroupSearch:
             self.terms = TermIndex(postings, layout.stored, self.device)
             self.terms.make_room(self.max_turns, self._room(self.terms.nbytes))
         self.early = self.device.type == "cuda"
-        self.processors = 8
+        self.processors, self.hopper = 8, None
         if self.early:
             self.processors = torch.cuda.get_device_properties(self.device).multi_processor_count
+            self.hopper = kernels_for_hopper(self.device)
 
     def _ints(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values).to(device=self.device, dtype=torch.int32)
@@ -108,6 +104,15 @@ class GroupSearch:
     def n_groups(self) -> int:
         """Groups, padding included."""
         return self.n_tiles * (TILE // self.group)
+
+    @property
+    def few_groups(self) -> bool:
+        """Does the search look at the words of all groups?"""
+        return self.n_groups <= FEW_GROUPS
+
+    def part(self, turns: int) -> int:
+        """Tools of a part of a group."""
+        return part_size(turns, self.n_tiles)
 
     @property
     def programs(self) -> int:
@@ -185,7 +190,7 @@ class GroupSearch:
                 self.score_all(queries[part], allowed[part], k, threshold[part], mine, own)
                 continue
             memory = self.scratch(len(queries[part]))
-            self.find_maxima(queries[part], allowed[part], memory, choice, terms=own)
+            find_maxima(self, queries[part], allowed[part], memory, choice, terms=own)
             self.find_best(queries[part], allowed[part], k, threshold[part], memory, mine, own)
         return out
 
@@ -209,53 +214,6 @@ class GroupSearch:
             D=self.dim, K=16 if k <= 16 else 64, **(shape | how),
         )  # fmt: skip
 
-    def find_maxima(
-        self,
-        queries: torch.Tensor,
-        allowed: torch.Tensor,
-        memory: dict[str, Any],
-        choice: Tiling | None = None,
-        few: bool | None = None,
-        terms: TurnTerms | None = None,
-    ) -> None:
-        """Stage one: the maximum of each group and tile, for each turn."""
-        turns, dim = queries.shape
-        cut = choice or tiling(turns, hybrid=terms is not None)
-        if turns < cut.turns and self.n_groups >= MANY_GROUPS:
-            memory["queries"][:turns] = queries
-            queries = memory["queries"][: cut.turns]
-        left = TensorDescriptor(queries, list(queries.shape), [dim, 1], [cut.turns, cut.dims])
-        right = TensorDescriptor(self.tools, list(self.tools.shape), [dim, 1], [TILE, cut.dims])
-        operands = left, right, memory["words"], memory["tops"], allowed
-        of_tools = self.group_valid, self.classes
-        how: dict[str, Any] = {"D": dim, "GROUP": self.group, "BM": cut.turns, "BK": cut.dims}
-        how["PART"] = part_size(turns, self.n_tiles)
-        how |= {"EARLY": self.early, "num_warps": cut.warps, "num_stages": cut.stages}
-        blocks, n_shared = -(-turns // cut.turns), self.n_tiles - self.n_pure
-        if terms is not None and self.terms is not None:
-            how |= {"IDENTITY": self.identity, "SHARED": n_shared > 0}
-            sizes = self.n_words, turns, self.n_pure
-            self.terms.find_maxima(terms, (*operands, self.seams, *of_tools), sizes, blocks, how)
-            return
-        if (self.n_tiles * blocks <= self.programs) if few is None else few:
-            kernels.few_tiles[(self.n_tiles * blocks,)](
-                *operands, self.seams, *of_tools, self.n_words, turns, self.n_tiles, self.n_pure,
-                IDENTITY=self.identity, SHARED=n_shared > 0, **how,
-            )  # fmt: skip
-            return
-        if self.n_pure:
-            kernels.pure_tiles[(self.programs,)](
-                *operands, self.seams, self.used, memory["todo"], memory["union"],
-                self.n_words, len(self.used), turns, self.n_pure, **how,
-            )  # fmt: skip
-        if n_shared:
-            if cut.turns > 64 and self.group <= 16:  # the gate's bits need registers
-                how["num_warps"] = 8
-            kernels.shared_tiles[(self.programs,)](
-                *operands, *of_tools, self.n_words, turns, self.n_tiles, self.n_pure,
-                IDENTITY=self.identity, **how,
-            )  # fmt: skip
-
     def find_best(
         self,
         queries: torch.Tensor,
@@ -269,17 +227,21 @@ class GroupSearch:
     ) -> None:
         """Stage two: the best tools of each turn, from the maxima."""
         turns = len(queries)
-        tiles, many = self.n_groups > FEW_GROUPS, self.n_tiles > FEW_TILES
-        shape: dict[str, Any] = {"TILES": tiles, "SLOTS": 16, "FAN": 64 if many else 32}
+        many = self.n_tiles > FEW_TILES
+        entries = self.n_groups if self.few_groups else self.n_tiles
+        shape: dict[str, Any] = {"TILES": not self.few_groups, "SLOTS": 16, "ONCE": not many}
         shape |= {"K": 16, "SETS": 128 if many else 64} if k <= 16 else {"K": 64, "SETS": 256}
+        shape["FAN"] = 64 if many else (1024 if entries <= 1024 else 2048) // shape["SETS"]
         width = 1 << (self.dim - 1).bit_length()
-        shape |= {"PART": part_size(turns, self.n_tiles), "BD": min(128, width), "ROWS": 16}
+        shape |= {"PART": self.part(turns), "BD": min(128, width), "ROWS": 16}
         if turns <= self.processors:  # one program a multiprocessor: make it fast
             shape["num_warps"] = 8
             if turns > 1 and not many and self.group <= 16:  # the slowest turn opens more
                 shape |= {"ROWS": 32, "SLOTS": 32}
         else:  # make it small, so that several fit
-            shape |= {"num_warps": 4} | ({"maxnreg": 128} if self.early else {})
+            light = k <= 16 and not many and terms is None
+            shape |= {"num_warps": 2, "ROWS": 8} if light else {"num_warps": 4}
+            shape |= {"maxnreg": 128} if self.early else {}
         shape["KIND"] = lexical_kind(self.terms, terms)
         shape |= {"launch_pdl": True} if self.early else {}
         best_tools[(turns,)](

@@ -20,7 +20,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from ta_fast.errors import BackendUnavailable  # noqa: E402
 from ta_fast.scorer.triton_scorer import TritonScorer  # noqa: E402
-from ta_fast_kernels import ToolMatrix, TopK, reference, triton_topk  # noqa: E402
+from ta_fast_kernels import ToolMatrix, TopK, reference, triton_maxima, triton_topk  # noqa: E402
 from ta_fast_kernels.triton_index import Layout  # noqa: E402
 from tests.cases import assert_same  # noqa: E402
 from tests.triton_interpreter import mend_interpreter  # noqa: E402
@@ -162,7 +162,7 @@ def test_large_catalogs_equal_the_reference(turns: int, count: int, n_classes: i
 def test_the_way_of_large_catalogs(turns: int, count: int, monkeypatch: pytest.MonkeyPatch):
     """Few programs that take several tiles each; a search from tiles to groups to tools."""
     monkeypatch.setattr(triton_topk, "FEW_GROUPS", 16)
-    monkeypatch.setattr(triton_topk, "MANY_GROUPS", 1)
+    monkeypatch.setattr(triton_maxima, "MANY_GROUPS", 1)
     monkeypatch.setattr(triton_topk, "part_size", lambda *_: 4)
     monkeypatch.setattr(triton_topk.GroupSearch, "programs", 7)
     case = make_case(3, turns, count, dim=16, n_classes=3)
@@ -275,6 +275,20 @@ def test_outputs_are_written_everywhere_and_scratch_is_never_read_stale():
         buffer.fill_(float("nan") if buffer.is_floating_point() else -(2**31))
     search.topk(queries, allowed, 7, threshold, out)
     assert_same(TopK(*(tensor.cpu().numpy() for tensor in out)), case.expected())
+
+
+@gpu
+@pytest.mark.parametrize("few_groups", [16, 2048])
+def test_nothing_of_an_earlier_call_is_read(few_groups: int, monkeypatch: pytest.MonkeyPatch):
+    """Tiles that a whole batch may not see are skipped, and their old maxima with them."""
+    monkeypatch.setattr(triton_topk, "FEW_GROUPS", few_groups)
+    monkeypatch.setattr(triton_topk.GroupSearch, "programs", 3)
+    case = make_case(16, 4, 1500, dim=16, n_classes=3, density=1.0)
+    scorer = case.scorer()
+    for allowed in (7, 2, 4, 7):
+        now = replace(case, allowed=np.full((4, 1), allowed, np.uint32))
+        found = scorer.topk(now.queries, now.allowed, now.k, now.threshold)
+        assert_same(found, now.expected())
 
 
 @gpu
