@@ -15,7 +15,7 @@ from tests.kernels.test_triton import DEVICE, ON_GPU, make_case
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="triton is not installed")
-from ta_fast_kernels import triton_maxima  # noqa: E402
+from ta_fast_kernels import triton_maxima, triton_topk  # noqa: E402
 
 HOPPER = ON_GPU and triton_maxima.kernels_for_hopper(torch.device("cuda")) is not None
 pytestmark = [
@@ -49,13 +49,18 @@ def test_words_are_the_same(turns: int, n_classes: int, dim: int, dtype: str):
         assert torch.equal(written[0][1], written[1][1])
 
 
-@pytest.mark.parametrize("n_classes", [3, 700, 40_000])
+@pytest.mark.parametrize("few_groups", [16, 2048])
+@pytest.mark.parametrize("n_classes", [3, 40, 6000])
 @pytest.mark.parametrize("k", [10, 64])
-def test_large_batches_equal_the_reference(k: int, n_classes: int):
-    """A batch after another, with other gates, and the reference's bits each time."""
-    case = make_case(1, 300, 40_000, dim=384, n_classes=n_classes, k=k, density=0.5)
+def test_batch_after_batch_equals_the_reference(
+    k: int, n_classes: int, few_groups: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Other gates each time, and nothing of an earlier call is read."""
+    monkeypatch.setattr(triton_topk, "FEW_GROUPS", few_groups)
+    monkeypatch.setattr(triton_topk.GroupSearch, "programs", 7)
+    case = make_case(1, 130, 6000, dim=128, n_classes=n_classes, k=k, density=0.5)
     scorer = case.scorer()
-    for allowed in (case.allowed, np.repeat(case.allowed[:1], 300, axis=0), case.allowed):
+    for allowed in (case.allowed, np.repeat(case.allowed[:1], 130, axis=0), case.allowed):
         now = replace(case, allowed=np.ascontiguousarray(allowed))
         found = scorer.topk(now.queries, now.allowed, k, now.threshold)
         assert_same(found, now.expected())
