@@ -147,12 +147,17 @@ def _top(turn, tile, n_turns):
 
 @triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "n_pure"])
 def few_tiles(
-    queries, tools, words, tops, allowed, seams, valid, classes,
+    rows, queries, tools, words, tops, allowed, seams, valid, classes,
     n_words, n_turns, n_tiles, n_pure,
     D: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr, IDENTITY: tl.constexpr,
-    SHARED: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
+    SHARED: tl.constexpr, SHORT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program a tile, tiles of both kinds: for where all programs fit the device at once."""
+    """One program a tile, tiles of both kinds: for where all programs fit the device at once.
+
+    ``queries`` copies tiles of ``rows``. ``SHORT``: a tile has more rows than there are, where a
+    copy is slower than a load.
+    """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
     tile, first = tl.program_id(0) % n_tiles, tl.program_id(0) // n_tiles * BM
@@ -160,8 +165,14 @@ def few_tiles(
     here = turn < n_turns
     out, numbers = (words, tops), _numbers(GROUP, PART)
     product = tl.zeros((BM, TILE), dtype=tl.float32)
+    row = rows + turn.to(tl.int64)[:, None] * D
     for d in range(0, D, BK):
-        product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
+        if SHORT:
+            at = d + tl.arange(0, BK)[None, :]
+            left = tl.load(row + at, mask=here[:, None] & (at < D), other=0.0)
+        else:
+            left = queries.load([first, d])
+        product = tl.dot(left, tools.load([tile * TILE, d]).T, product)
     if SHARED and tile >= n_pure:
         bits = _tool_gate(
             allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY

@@ -75,8 +75,8 @@ def find_maxima(
         return
     if (n_tiles * blocks <= search.programs) if few is None else few:
         kernels.few_tiles[(n_tiles * blocks,)](
-            *operands, search.seams, *of_tools, n_words, turns, n_tiles, n_pure,
-            IDENTITY=search.identity, SHARED=n_shared > 0, **how,
+            queries, *operands, search.seams, *of_tools, n_words, turns, n_tiles, n_pure,
+            IDENTITY=search.identity, SHARED=n_shared > 0, SHORT=turns < cut.turns, **how,
         )  # fmt: skip
         return
     if search.hopper is not None and turns > 64 and search.hopper.serves(dim):
