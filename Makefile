@@ -30,7 +30,7 @@ bench-check: $(VENV)/.dev
 test-torch: $(VENV)/.dev
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --editable '.[st,faiss-cpu]' triton==3.6.0
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/encoder tests/kernels tests/train tests/test_scorer.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/encoder tests/kernels tests/train tests/test_scorer.py tests/test_gpu_benches.py
 
 # Does it choose the right tools, and what does it save? Under ten minutes on two cores. The
 # labelled BFCL data comes with a package of which only the data is needed, so it is installed

@@ -24,9 +24,10 @@ from sentence_transformers import SentenceTransformer
 from torch.profiler import ProfilerActivity, profile
 
 from bench.gpu_peers import machine, said
-from ta_fast.encoder.gpu_encoder import GpuEncoder, Packed, _shape, pack
+from ta_fast.encoder.gpu_encoder import GpuEncoder, _shape
 from ta_fast.encoder.model_folder import read_model_folder
 from ta_fast.encoder.onnx_encoder import OnnxEncoder
+from ta_fast.encoder.packed import Packed
 from ta_fast.encoder.tokenizer import Tokens, as_row
 from ta_fast.errors import BackendUnavailable
 from ta_fast.types import F32
@@ -98,7 +99,7 @@ def fidelity(got: F32, expected: F32) -> dict[str, float]:
 def batch(tokens: int, texts: int) -> Packed:
     """Random ids: ``texts`` texts of ``tokens`` tokens."""
     rng = np.random.default_rng(tokens + texts)
-    return pack([as_row(row) for row in rng.integers(1000, 30_000, (texts, tokens))])
+    return Packed.of_rows([as_row(row) for row in rng.integers(1000, 30_000, (texts, tokens))])
 
 
 def ours(encoder: GpuEncoder, tokens: int, texts: int, *, rate: float) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def mixed(encoder: GpuEncoder) -> dict[str, float]:
     """2,048 texts of 4 to 60 tokens in one batch, and the same padded to 60, by ours."""
     rng = np.random.default_rng(2)
     lengths = rng.integers(4, 61, 2048)
-    packed = pack([as_row(rng.integers(1000, 30_000, n)) for n in lengths])
+    packed = Packed.of_rows([as_row(rng.integers(1000, 30_000, n)) for n in lengths])
     encoder.forward(packed)
     graph = encoder._graphs[_shape(int(lengths.sum()), 2048, 60)]
     seconds = device_time(graph.replay)
