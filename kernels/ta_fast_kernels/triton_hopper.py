@@ -94,7 +94,7 @@ def _copy(pipe, tools, todo, start, step, count, STEPS: gl.constexpr, LISTED: gl
 
 @gluon.jit
 def _masked(product, words, members, GROUP: gl.constexpr):
-    """``product [HALF, TILE]``, very low where the bit of the group's word is not set."""
+    """`_masked` of ``triton_kernels``, in the layouts that move nothing between threads."""
     shape: gl.constexpr = [HALF, TILE // (4 * GROUP), GROUP // 2, 4, 2]
     one_by_one = gl.reshape(product, shape)
     where: gl.constexpr = one_by_one.type.layout
@@ -110,7 +110,11 @@ def _multiply(
     pipe, out, gate, todo, first, start, step, count, half: gl.constexpr, STEPS: gl.constexpr,
     GROUP: gl.constexpr, PART: gl.constexpr, LISTED: gl.constexpr, IDENTITY: gl.constexpr,
 ):  # fmt: skip
-    """A warpgroup: its 64 queries against every tile of the program."""
+    """A warpgroup: its 64 queries against every tile of the program.
+
+    Tiles of large classes are ``LISTED`` and gated by ``seams``, the others by ``valid`` and
+    ``classes``; what a kind does not need may be any pointer.
+    """
     ring, full, empty, turns = pipe
     allowed, seams, valid, classes, n_words, n_turns = gate
     of_groups: gl.constexpr = _of_groups(TILE // GROUP)

@@ -12,13 +12,7 @@ import torch
 
 from ta_fast_kernels.triton_best import best_tools
 from ta_fast_kernels.triton_exact import every_tool
-from ta_fast_kernels.triton_index import (
-    TILE,
-    Layout,
-    group_size,
-    part_size,
-    place,
-)
+from ta_fast_kernels.triton_index import TILE, Layout, group_size, part_size, place
 from ta_fast_kernels.triton_lexical import NONE, ROWS_OF_TERMS
 from ta_fast_kernels.triton_maxima import Tiling, find_maxima, kernels_for_hopper
 from ta_fast_kernels.triton_terms import TermIndex, TurnTerms, lexical_kind, lexical_operands

@@ -10,12 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.cases import assert_same
-from tests.kernels.test_triton import DEVICE, ON_GPU, make_case
-
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="triton is not installed")
 from ta_fast_kernels import triton_maxima, triton_topk  # noqa: E402
+from tests.cases import assert_same  # noqa: E402
+from tests.kernels.test_triton import DEVICE, ON_GPU, make_case  # noqa: E402
 
 HOPPER = ON_GPU and triton_maxima.kernels_for_hopper(torch.device("cuda")) is not None
 pytestmark = [
@@ -25,7 +24,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("dim", [64, 256, 384])
+@pytest.mark.parametrize("dim", [64, 192, 320, 384])
 @pytest.mark.parametrize("n_classes", [1, 20, 300, 3000])
 @pytest.mark.parametrize("turns", [65, 128, 300])
 def test_words_are_the_same(turns: int, n_classes: int, dim: int, dtype: str):
