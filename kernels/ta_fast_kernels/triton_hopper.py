@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MOST_DIMS = 384
 """A query of so many dimensions takes 96 of a thread's registers."""
+REGISTERS = 168
+"""Of each thread of three warpgroups; at work the two that multiply have 240, the copying one 24."""
 HALF = gl.constexpr(64)
 """Turns of a warpgroup."""
 BLOCK = gl.constexpr(128)
@@ -251,7 +253,7 @@ def find_maxima(
         for rows in (queries, search.tools)
     )
     operands = left, right, memory["words"], memory["tops"], allowed
-    how = {"STEPS": dim // 64, "GROUP": search.group, "PART": part, "maxnreg": 168}
+    how = {"STEPS": dim // 64, "GROUP": search.group, "PART": part, "maxnreg": REGISTERS}
     if search.n_pure:
         pure_tiles_on_hopper[(search.processors,)](
             *operands, search.seams, search.used, memory["todo"], memory["union"],

@@ -1,6 +1,7 @@
 """The kernels of Hopper GPUs write what the kernels of all GPUs write, to the bit.
 
-The latter are held to the reference in the interpreter, which cannot run Gluon.
+The latter are held to the reference in the interpreter, which cannot run Gluon. That these compile
+is tested without a GPU, too.
 """
 
 from __future__ import annotations
