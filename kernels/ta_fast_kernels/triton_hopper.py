@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MOST_DIMS = 384
 """A query of so many dimensions takes 96 of a thread's registers."""
 REGISTERS = 168
-"""Of each thread of three warpgroups; at work the two that multiply have 240, the copying one 24."""
+"""Of each thread at first; at work those of the two warpgroups have 240, the copying one 24."""
 HALF = gl.constexpr(64)
 """Turns of a warpgroup."""
 BLOCK = gl.constexpr(128)
