@@ -155,12 +155,20 @@ def _multiply(
         mbarrier.arrive(empty.index(slot + STEPS - 1))
         if not LISTED:
             product = _masked(product, bits, members, GROUP)
-        _emit(out, product, may, turn, here, tile, n_turns, (group, parts), HALF, GROUP, PART)
+        _emit(out, product, may, turn, here, tile, n_turns, group, parts, HALF, GROUP, PART)
 
 
 @gluon.jit
-def _start(queries, tools, first, STEPS: gl.constexpr):
-    """The ring and its barriers; the queries are on their way into its first slots."""
+def _start(queries, tools, n_turns, n_tiles, STEPS: gl.constexpr):
+    """What every program begins with: the ring, its queries on their way into the first slots.
+
+    Also the first turn of its block, and its tiles: ``start``, ``start + step``, ... below
+    ``n_tiles``.
+    """
+    tl.extra.cuda.gdc_launch_dependents()
+    batches = gl.cdiv(n_turns, BLOCK)
+    program, step = gl.program_id(0), gl.num_programs(0) // batches
+    first = program % batches * BLOCK
     SLOTS: gl.constexpr = RING // STEPS * STEPS
     ring = gl.allocate_shared_memory(tools.dtype, [SLOTS, TILE, DIMS], tools.layout)
     full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
@@ -174,7 +182,8 @@ def _start(queries, tools, first, STEPS: gl.constexpr):
     for d in gl.static_range(STEPS):
         mbarrier.expect(full.index(d), COPY)
         tma.async_copy_global_to_shared(queries, [first, d * DIMS], full.index(d), ring.index(d))
-    return ring, full, empty, turns
+    start = gl.where(program < step * batches, program // batches, n_tiles)  # or nothing to do
+    return (ring, full, empty, turns), first, start, step
 
 
 @gluon.jit
@@ -201,12 +210,8 @@ def pure_tiles_on_hopper(
     STEPS: gl.constexpr, GROUP: gl.constexpr, PART: gl.constexpr, EVERY: gl.constexpr,
 ):  # fmt: skip
     """``pure_tiles``, for blocks of 128 turns."""
-    tl.extra.cuda.gdc_launch_dependents()
-    batches = gl.cdiv(n_turns, BLOCK)
-    program, step = gl.program_id(0), gl.num_programs(0) // batches
-    first = program % batches * BLOCK
-    pipe = _start(queries, tools, first, STEPS)
-    start = gl.where(program < step * batches, program // batches, n_tiles)  # or nothing to do
+    pipe, first, start, step = _start(queries, tools, n_turns, n_tiles, STEPS)
+    program = gl.program_id(0)
     todo += program.to(gl.int64) * gl.cdiv(n_tiles, step)
     union += program.to(gl.int64) * n_words
     flat: gl.constexpr = gl.BlockedLayout([1, 4], [32, 1], [4, 1], [1, 0])
@@ -227,26 +232,22 @@ def shared_tiles_on_hopper(
     STEPS: gl.constexpr, GROUP: gl.constexpr, PART: gl.constexpr, IDENTITY: gl.constexpr,
 ):  # fmt: skip
     """``shared_tiles``, for blocks of 128 turns."""
-    tl.extra.cuda.gdc_launch_dependents()
-    batches = gl.cdiv(n_turns, BLOCK)
-    program, step = gl.program_id(0), gl.num_programs(0) // batches
-    first = program % batches * BLOCK
-    pipe = _start(queries, tools, first, STEPS)
-    start = n_pure + gl.where(program < step * batches, program // batches, n_tiles)
+    pipe, first, start, step = _start(queries, tools, n_turns, n_tiles, STEPS)
+    start += n_pure
     count = gl.maximum(n_tiles - start + step - 1, 0) // step
     out, gate = (words, tops), (allowed, classes, valid, classes, n_words, n_turns)
     _work(pipe, tools, out, gate, classes, first, start, step, count, STEPS, GROUP, PART, False, IDENTITY)  # fmt: skip # noqa: E501
 
 
-def serves(dim: int) -> bool:
-    """Are there kernels for so many dimensions?"""
-    return dim % DIMS.value == 0 and dim <= MOST_DIMS
+def serves(turns: int, dim: int) -> bool:
+    """Are these kernels for so many turns and dimensions?"""
+    return turns > HALF.value and dim % DIMS.value == 0 and dim <= MOST_DIMS
 
 
 def find_maxima(
     search: GroupSearch, queries: torch.Tensor, allowed: torch.Tensor, memory: Any, part: int
 ) -> None:
-    """Stage one of ``search``, for ``queries [B, D]``, D a multiple of 64 up to ``MOST_DIMS``."""
+    """Stage one of ``search``, for ``queries [B, D]`` that these kernels serve."""
     turns, dim = queries.shape
     left, right = (
         TensorDescriptor(rows, list(rows.shape), [dim, 1], [128, 64], SWIZZLED)

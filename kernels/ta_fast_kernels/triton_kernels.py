@@ -126,12 +126,11 @@ def _words(first, second, PARTS: tl.constexpr):
 
 @triton.jit
 def _emit(
-    out, product, may, turn, here, tile, n_turns, numbers,
+    out, product, may, turn, here, tile, n_turns, group, parts,
     BM: tl.constexpr, GROUP: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Write the words ``[turns, groups]`` of a tile, and the greatest of each turn."""
     words, tops = out
-    group, parts = numbers[0], numbers[1]
     first, second = _two_best(product, parts, BM, GROUP, PART)
     row = (tile.to(tl.int64) * n_turns + turn) * (TILE // GROUP)
     word = tl.where(may, _words(first, second, GROUP // PART), NEVER_WORD)
@@ -163,7 +162,8 @@ def few_tiles(
     tile, first = tl.program_id(0) % n_tiles, tl.program_id(0) // n_tiles * BM
     turn = first + tl.arange(0, BM)
     here = turn < n_turns
-    out, numbers = (words, tops), _numbers(GROUP, PART)
+    out = words, tops
+    group, parts, members = _numbers(GROUP, PART)
     product = tl.zeros((BM, TILE), dtype=tl.float32)
     row = rows + turn.to(tl.int64)[:, None] * D
     for d in range(0, D, BK):
@@ -175,14 +175,14 @@ def few_tiles(
         product = tl.dot(left, tools.load([tile * TILE, d]).T, product)
     if SHARED and tile >= n_pure:
         bits = _tool_gate(
-            allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+            allowed, n_words, turn, here, tile, valid, classes, group, GROUP, IDENTITY
         )
-        product = _masked(product, bits, numbers[2], BM, GROUP)
-        _emit(out, product, bits != 0, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
+        product = _masked(product, bits, members, BM, GROUP)
+        _emit(out, product, bits != 0, turn, here, tile, n_turns, group, parts, BM, GROUP, PART)
     else:
         low, high, until = _seam(seams + tile * 4)
-        may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
-        _emit(out, product, may, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, group)
+        _emit(out, product, may, turn, here, tile, n_turns, group, parts, BM, GROUP, PART)
 
 
 @triton.jit
@@ -256,15 +256,16 @@ def pure_tiles(
         todo, union, used, words, tops, allowed, seams, n_words, n_used, n_turns, n_tiles,
         start, step, turn, tl.arange(0, 4), tl.arange(0, 64), GROUP, EVERY,
     )  # fmt: skip
-    out, numbers = (words, tops), _numbers(GROUP, PART)
+    out = words, tops
+    group, parts, _ = _numbers(GROUP, PART)
     for i in tl.range(0, count, flatten=True):
         tile = tl.load(todo + i)
         product = tl.zeros((BM, TILE), dtype=tl.float32)
         for d in range(0, D, BK):
             product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
         low, high, until = _seam(seams + tile * 4)
-        may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
-        _emit(out, product, may, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, group)
+        _emit(out, product, may, turn, here, tile, n_turns, group, parts, BM, GROUP, PART)
 
 
 @triton.jit(do_not_specialize=["n_words", "n_turns", "n_tiles", "n_pure"])
@@ -277,7 +278,8 @@ def shared_tiles(
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
     batches = tl.cdiv(n_turns, BM)
-    out, numbers = (words, tops), _numbers(GROUP, PART)
+    out = words, tops
+    group, parts, members = _numbers(GROUP, PART)
     last = (n_tiles - n_pure) * batches
     for item in tl.range(tl.program_id(0), last, tl.num_programs(0), flatten=True):
         tile, first = n_pure + item // batches, item % batches * BM
@@ -287,7 +289,7 @@ def shared_tiles(
         for d in range(0, D, BK):
             product = tl.dot(queries.load([first, d]), tools.load([tile * TILE, d]).T, product)
         bits = _tool_gate(
-            allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+            allowed, n_words, turn, here, tile, valid, classes, group, GROUP, IDENTITY
         )
-        product = _masked(product, bits, numbers[2], BM, GROUP)
-        _emit(out, product, bits != 0, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
+        product = _masked(product, bits, members, BM, GROUP)
+        _emit(out, product, bits != 0, turn, here, tile, n_turns, group, parts, BM, GROUP, PART)

@@ -108,17 +108,18 @@ def hybrid_tiles(
     tile, first = first_tile + tl.program_id(0) // blocks, tl.program_id(0) % blocks * BM
     turn = first + tl.arange(0, BM)
     here = turn < n_turns
-    out, numbers = (words, tops), _numbers(GROUP, PART)
+    out = words, tops
+    group, parts, members = _numbers(GROUP, PART)
     shared = SHARED and tile >= n_pure
     low, high, until = tl.full((), -1, tl.int32), tl.full((), -1, tl.int32), GROUPS
     if shared:
         bits = _tool_gate(
-            allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+            allowed, n_words, turn, here, tile, valid, classes, group, GROUP, IDENTITY
         )
         seen = tl.max(tl.max((bits != 0).to(tl.int32), axis=1), axis=0)
     else:
         low, high, until = _seam(seams + tile * 4)
-        may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
+        may = _group_gate(allowed, n_words, turn, here, low, high, until, group)
         seen = tl.max(tl.max(may.to(tl.int32), axis=1), axis=0)
     if seen != 0:
         product = tl.zeros((BM, TILE), dtype=tl.float32)
@@ -129,13 +130,13 @@ def hybrid_tiles(
         product += sums.load([first, (tile - first_tile) * TILE]) * UNIT
         if shared:
             bits = _tool_gate(
-                allowed, n_words, turn, here, tile, valid, classes, numbers[0], GROUP, IDENTITY
+                allowed, n_words, turn, here, tile, valid, classes, group, GROUP, IDENTITY
             )
-            product = _masked(product, bits, numbers[2], BM, GROUP)
-            _emit(out, product, bits != 0, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
+            product = _masked(product, bits, members, BM, GROUP)
+            _emit(out, product, bits != 0, turn, here, tile, n_turns, group, parts, BM, GROUP, PART)
         else:
-            may = _group_gate(allowed, n_words, turn, here, low, high, until, numbers[0])
-            _emit(out, product, may, turn, here, tile, n_turns, numbers, BM, GROUP, PART)
+            may = _group_gate(allowed, n_words, turn, here, low, high, until, group)
+            _emit(out, product, may, turn, here, tile, n_turns, group, parts, BM, GROUP, PART)
     else:
         if EARLY:
             tl.extra.cuda.gdc_wait()

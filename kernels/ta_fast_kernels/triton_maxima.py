@@ -79,7 +79,7 @@ def find_maxima(
             IDENTITY=search.identity, SHARED=n_shared > 0, SHORT=turns < cut.turns, **how,
         )  # fmt: skip
         return
-    if search.hopper is not None and turns > 64 and search.hopper.serves(dim):
+    if search.hopper is not None and search.hopper.serves(turns, dim):
         search.hopper.find_maxima(search, queries, allowed, memory, how["PART"])
         return
     if n_pure:
