@@ -5,108 +5,22 @@ Without a GPU the kernels run in Triton's interpreter, on small cases.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-ON_GPU = torch.cuda.is_available()
-if not ON_GPU:
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="triton is not installed")
 
 from ta_fast.errors import BackendUnavailable  # noqa: E402
 from ta_fast.scorer.triton_scorer import TritonScorer  # noqa: E402
-from ta_fast_kernels import ToolMatrix, TopK, reference, triton_maxima, triton_topk  # noqa: E402
+from ta_fast_kernels import ToolMatrix, TopK, triton_maxima, triton_topk  # noqa: E402
 from ta_fast_kernels.triton_index import Layout  # noqa: E402
 from tests.cases import assert_same  # noqa: E402
-from tests.triton_interpreter import mend_interpreter  # noqa: E402
+from tests.kernels.triton_cases import DEVICE, ON_GPU, gpu, make_case, needs_gpu, rounded  # noqa: E402
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-DEVICE = "cuda" if ON_GPU else "cpu"
-gpu = pytest.mark.gpu
-needs_gpu = pytest.mark.skipif(not ON_GPU, reason="torch sees no CUDA device")
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mend Triton's interpreter where it stands in for a GPU."""
-    if not ON_GPU:
-        mend_interpreter(monkeypatch)
-
-
-@dataclass(frozen=True)
-class Case:
-    """Operands in the catalog's order; the vectors are numbers of 16 bits."""
-
-    queries: NDArray[np.float32]
-    tools: NDArray[np.float32]
-    classes: NDArray[np.int32]
-    n_classes: int
-    allowed: NDArray[np.uint32]
-    k: int
-    threshold: NDArray[np.float32]
-    dtype: str
-
-    def scorer(self) -> TritonScorer:
-        matrix = ToolMatrix.from_rows(self.tools, self.classes, self.n_classes)
-        return TritonScorer(matrix, device=DEVICE, dtype=self.dtype)
-
-    def run(self) -> TopK:
-        return self.scorer().topk(self.queries, self.allowed, self.k, self.threshold)
-
-    def expected(self) -> TopK:
-        return reference.gated_topk(
-            self.queries, self.tools, self.classes, self.allowed, self.k, self.threshold
-        )
-
-
-def rounded(vectors: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
-    return torch.from_numpy(vectors).to(getattr(torch, dtype)).float().numpy()
-
-
-def make_case(
-    seed: int,
-    turns: int,
-    count: int,
-    *,
-    dim: int = 32,
-    n_classes: int = 40,
-    k: int = 10,
-    kind: str = "unit",
-    density: float = 0.5,
-    dtype: str = "float16",
-) -> Case:
-    """Draw a case; each class is allowed to each turn with probability ``density``."""
-    rng = np.random.default_rng(seed)
-
-    def vectors(rows: int) -> NDArray[np.float32]:
-        if kind == "quantised":
-            return rng.integers(-1, 2, (rows, dim)).astype(np.float32) / 2
-        drawn = rng.standard_normal((rows, dim)).astype(np.float32)
-        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-        if kind == "scaled":
-            drawn *= np.float32(10) ** rng.integers(-12, 13, (rows, 1)).astype(np.float32)
-        return rounded(drawn, dtype)
-
-    bits = rng.random((turns, -(-n_classes // 32) * 32)) < density
-    threshold = rng.choice([-np.inf, -0.5, 0.0, 0.25, np.inf], turns, p=[0.4, 0.2, 0.2, 0.1, 0.1])
-    own = rng.permutation(count) if n_classes == count else rng.integers(0, n_classes, count)
-    return Case(
-        vectors(turns),
-        vectors(count),
-        own.astype(np.int32),
-        n_classes,
-        np.packbits(bits, axis=1, bitorder="little").view("<u4"),
-        k,
-        threshold.astype(np.float32),
-        dtype,
-    )
+pytestmark = pytest.mark.usefixtures("interpreter")
 
 
 @pytest.fixture(params=[8, 32])
@@ -143,17 +57,6 @@ def test_shapes_equal_the_reference(
     if not ON_GPU and (dtype == "bfloat16") != (group == 32):
         pytest.skip("the interpreter is slow: one group size for each dtype")
     case = make_case(count, turns, count, n_classes=n_classes, dim=dim, k=k, kind=kind, dtype=dtype)
-    assert_same(case.run(), case.expected())
-
-
-@gpu
-@needs_gpu
-@pytest.mark.parametrize("count", [40_000, 300_000])
-@pytest.mark.parametrize("n_classes", [1, 64, 7000])
-@pytest.mark.parametrize("turns", [1, 64, 300])
-def test_large_catalogs_equal_the_reference(turns: int, count: int, n_classes: int):
-    """Several groups to a lane, and every group size."""
-    case = make_case(turns, turns, count, n_classes=n_classes)
     assert_same(case.run(), case.expected())
 
 
@@ -346,57 +249,3 @@ def test_without_a_device_it_is_unavailable(monkeypatch: pytest.MonkeyPatch):
     case = make_case(15, 1, 3)
     with pytest.raises(BackendUnavailable, match="expected a CUDA device"):
         case.scorer()
-
-
-@gpu
-@needs_gpu
-def test_never_a_forbidden_row_in_a_hundred_million_results():
-    """Every row of 10^8 results is of a class that its turn may use, and most places are filled."""
-    turns, count, n_classes, k = 1024, 20_000, 96, 64
-    generator = torch.Generator(DEVICE).manual_seed(13)
-    classes = np.random.default_rng(13).integers(0, n_classes, count).astype(np.int32)
-    tools = torch.randn(count, 64, generator=generator, device=DEVICE)
-    tools /= tools.norm(dim=1, keepdim=True)
-    matrix = ToolMatrix.from_rows(tools.cpu().numpy(), classes, n_classes)
-    scorer = TritonScorer(matrix)
-    class_of = torch.from_numpy(classes).to(DEVICE).long()
-    threshold = torch.full((turns,), -1.0, device=DEVICE)
-    filled = forbidden = 0
-    while filled < 10**8:
-        queries = torch.randn(turns, 64, generator=generator, device=DEVICE)
-        queries = (queries / queries.norm(dim=1, keepdim=True)).half()
-        bits = torch.rand(turns, n_classes, generator=generator, device=DEVICE) < 0.3
-        weights = 1 << torch.arange(32, device=DEVICE)
-        words = (bits.view(turns, -1, 32).long() * weights).sum(2).int()
-        _, rows = scorer.topk_device(queries, words, k, threshold)
-        there = rows >= 0
-        permitted = bits.gather(1, class_of[rows.long().clamp(min=0)])
-        filled += int(there.sum())
-        forbidden += int((there & ~permitted).sum())
-    assert forbidden == 0
-
-
-@gpu
-@needs_gpu
-def test_four_million_rows():
-    """The largest catalog that is promised, against float64 on the device."""
-    turns, count, n_classes, k, dim = 3, 4_000_000, 64, 10, 64
-    rng = np.random.default_rng(14)
-    tools = rng.standard_normal((count, dim), dtype=np.float32)
-    tools /= np.linalg.norm(tools, axis=1, keepdims=True)
-    tools = tools.astype(np.float16).astype(np.float32)
-    classes = rng.integers(0, n_classes, count).astype(np.int32)
-    allowed = rng.integers(0, 2**32, (turns, 2), dtype=np.uint32)
-    queries = tools[rng.integers(0, count, turns)]
-    threshold = np.full(turns, -1, np.float32)
-    found = TritonScorer(ToolMatrix.from_rows(tools, classes, n_classes)).topk(
-        queries, allowed, k, threshold
-    )
-    scores = torch.from_numpy(queries).to(DEVICE).double() @ (
-        torch.from_numpy(tools).to(DEVICE).double().T
-    )
-    bits = np.unpackbits(allowed.view(np.uint8), axis=1, bitorder="little")[:, classes]
-    scores[torch.from_numpy(bits == 0).to(DEVICE)] = -torch.inf
-    best = scores.topk(k, dim=1)
-    np.testing.assert_allclose(found.scores, best.values.float().cpu().numpy(), atol=1e-6)
-    assert (found.rows == best.indices.cpu().numpy()).all()

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="triton is not installed")
 from ta_fast_kernels import triton_maxima, triton_topk  # noqa: E402
 from tests.cases import assert_same  # noqa: E402
-from tests.kernels.test_triton import DEVICE, ON_GPU, make_case  # noqa: E402
+from tests.kernels.triton_cases import DEVICE, ON_GPU, make_case  # noqa: E402
 
 HOPPER = ON_GPU and triton_maxima.kernels_for_hopper(torch.device("cuda")) is not None
 pytestmark = [

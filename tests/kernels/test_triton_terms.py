@@ -5,34 +5,21 @@ Without a GPU the kernels run in Triton's interpreter, on small cases.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-ON_GPU = torch.cuda.is_available()
-if not ON_GPU:
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="triton is not installed")
 
 from ta_fast.scorer.triton_scorer import TritonScorer  # noqa: E402
 from ta_fast_kernels import MAX_COUNT, MAX_WEIGHT, TermRows, TopK, triton_terms, triton_topk  # noqa: E402
 from ta_fast_kernels.triton_terms import TurnTerms  # noqa: E402
 from tests.cases import EVERYTHING, Case, assert_same, make_case  # noqa: E402
-from tests.triton_interpreter import mend_interpreter  # noqa: E402
+from tests.kernels.triton_cases import DEVICE, ON_GPU, gpu, needs_gpu  # noqa: E402
 
-DEVICE = "cuda" if ON_GPU else "cpu"
-gpu = pytest.mark.gpu
-needs_gpu = pytest.mark.skipif(not ON_GPU, reason="torch sees no CUDA device")
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mend Triton's interpreter where it stands in for a GPU."""
-    if not ON_GPU:
-        mend_interpreter(monkeypatch)
+pytestmark = pytest.mark.usefixtures("interpreter")
 
 
 @pytest.fixture(params=["one block", "several blocks"])
